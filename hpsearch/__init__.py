@@ -1,0 +1,1 @@
+"""hpsearch: one YAML becomes a pruned, tracked sweep of PyTorch trials."""

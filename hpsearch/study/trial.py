@@ -1,0 +1,238 @@
+"""Trials and the facts about them: measurements, attempts, endings; a trial's state is derived, never set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from hpsearch.spec.model import Objective, Params, Resources, Selection, Spec
+
+
+class State(StrEnum):
+    """What became of a trial; infeasible: it ran to its end without a finite objective."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A file from which an attempt can go on: its name within the trial's directory, and its proof."""
+
+    step: int
+    attempt: int
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was seen at a step; `time` is milliseconds since the epoch, fixed when first recorded."""
+
+    step: int
+    metrics: Mapping[str, float]
+    time: int = 0
+    checkpoint: Checkpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether to prune; a decision to prune without a reason is invalid (ValueError)."""
+
+    prune: bool
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.prune and not self.reason:
+            raise ValueError("a decision to prune needs a reason")
+
+
+KEEP = Decision(False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a trial ended, why in words and numbers, and when (milliseconds since the epoch)."""
+
+    state: State
+    reason: str
+    time: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One execution of a trial, from its start (milliseconds) and, where it resumed, a checkpoint's step."""
+
+    number: int
+    started: int
+    resumed_from: int | None = None
+
+
+@dataclass(slots=True)
+class Trial:
+    """One evaluation of some params: its facts in the order they were recorded.
+
+    The only record that grows: facts are appended to it, never changed.
+    """
+
+    number: int
+    uid: str
+    params: Params
+    created: int
+    attempts: list[Attempt] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    ending: Ending | None = None
+
+    @property
+    def state(self) -> State:
+        """Derived from the ending, so that facts and status cannot disagree."""
+        return self.ending.state if self.ending else State.RUNNING
+
+    @property
+    def step(self) -> int | None:
+        """The last measured step, None before the first measurement."""
+        return self.measurements[-1].step if self.measurements else None
+
+    def values(self, metric: str) -> list[tuple[int, float]]:
+        """The finite values of a metric as (step, value), in order of steps."""
+        return [
+            (m.step, m.metrics[metric])
+            for m in self.measurements
+            if metric in m.metrics and math.isfinite(m.metrics[metric])
+        ]
+
+    def outcome(self, objective: Objective, selection: Selection) -> tuple[int, float] | None:
+        """The (step, value) that counts: the last finite one or the best; None where there is none."""
+        values = self.values(objective.metric)
+        if not values:
+            return None
+        if selection is Selection.LAST:
+            return values[-1]
+        return min(values, key=lambda pair: objective.cost(pair[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a trainer is told about its trial; `checkpoint` is the file to resume from, if any."""
+
+    number: int
+    attempt: int
+    seed: int
+    max_steps: int
+    measure_every: int
+    directory: Path
+    device: str = "cpu"
+    resources: Resources = field(default_factory=Resources)
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """All that a runner needs to execute one attempt: plain data that travels as JSON."""
+
+    module: str
+    args: tuple[str, ...]
+    params: Params
+    context: Context
+    metric: str
+    python_path: tuple[str, ...] = ()
+    timeout: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The launch as JSON types; `from_json` is its inverse."""
+        context = {name: getattr(self.context, name) for name in Context.__slots__}
+        context["directory"] = str(self.context.directory)
+        context["checkpoint"] = str(self.context.checkpoint) if self.context.checkpoint else None
+        context["resources"] = {n: getattr(self.context.resources, n) for n in Resources.__slots__}
+        return {
+            "module": self.module,
+            "args": list(self.args),
+            "params": dict(self.params),
+            "context": context,
+            "metric": self.metric,
+            "python_path": list(self.python_path),
+            "timeout": self.timeout,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Launch:
+        """A launch from what `to_json` made."""
+        context = dict(data["context"])
+        context["directory"] = Path(context["directory"])
+        context["checkpoint"] = Path(context["checkpoint"]) if context["checkpoint"] else None
+        context["resources"] = Resources(**context["resources"])
+        return cls(
+            module=data["module"],
+            args=tuple(data["args"]),
+            params=dict(data["params"]),
+            context=Context(**context),
+            metric=data["metric"],
+            python_path=tuple(data["python_path"]),
+            timeout=data["timeout"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a trial's process says: a measurement, a checkpoint, a note, or its ending."""
+
+    measurement: Measurement | None = None
+    checkpoint: Checkpoint | None = None
+    ending: Ending | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One search as it was created: its name, its Spec, where it lies, and what code made it.
+
+    `created` is milliseconds since the epoch; `versions` maps packages to their versions.
+    """
+
+    name: str
+    uid: str
+    created: int
+    spec: Spec
+    directory: Path
+    git_sha: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Outcome(StrEnum):
+    """How one driver's work on a study ended; only `completed` and `failed` are final."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    DEADLINE = "deadline"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyEnding:
+    """The end of one driver's work on a study (a resume may follow an interrupted one)."""
+
+    outcome: Outcome
+    reason: str
+    time: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One committed fact in the order of the store's counter (lsn); `trial` is None for the study's own.
+
+    A `Trial` as fact means "suggested": only number, uid, params and created count.
+    A `Measurement` as fact may hold a part of a step's metrics.
+    """
+
+    lsn: int
+    trial: int | None
+    fact: Trial | Attempt | Measurement | Checkpoint | Ending | StudyEnding

@@ -1,0 +1,1 @@
+"""Small real trainers, each with a search space; they double as examples."""
