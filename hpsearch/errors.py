@@ -13,6 +13,8 @@ HpsearchError                 1   a bug in hpsearch, when nothing below fits
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class HpsearchError(Exception):
     """An error whose message names what is wrong, with the value, and whose hint names what to do."""
@@ -32,6 +34,14 @@ class UsageError(HpsearchError):
     """The command or its arguments cannot be used as given."""
 
     exit_code = 2
+
+
+class SpecError(UsageError):
+    """A file is not valid; `problems` holds every error found in it."""
+
+    def __init__(self, message: str, *, hint: str = "", problems: Sequence[object] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
 
 
 class NoSuccess(HpsearchError):

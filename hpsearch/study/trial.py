@@ -59,6 +59,17 @@ KEEP = Decision(False)
 
 
 @dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What a sampler proposes: every parameter in the order of the file, constants too.
+
+    `attributes` is private to the sampler: JSON types that the store keeps with the trial.
+    """
+
+    params: Params
+    attributes: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """How a trial ended, why in words and numbers, and when (milliseconds since the epoch)."""
 
@@ -133,6 +144,7 @@ class Context:
     device: str = "cpu"
     resources: Resources = field(default_factory=Resources)
     checkpoint: Path | None = None
+    checkpoint_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +237,9 @@ class StudyEnding:
     time: int = 0
 
 
+Fact = Trial | Attempt | Measurement | Checkpoint | Ending | StudyEnding
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One committed fact in the order of the store's counter (lsn); `trial` is None for the study's own.
@@ -235,4 +250,14 @@ class Change:
 
     lsn: int
     trial: int | None
-    fact: Trial | Attempt | Measurement | Checkpoint | Ending | StudyEnding
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A fact about to be committed: of which trial (None: of the study), by which attempt."""
+
+    trial: int | None
+    fact: Fact
+    attempt: int = 1
+    attributes: Mapping[str, object] | None = None

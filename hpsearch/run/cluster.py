@@ -1,0 +1,333 @@
+"""The Ray door: Ray Tune places trials and nothing else; hides its searcher, scheduler and trainable.
+
+Every decision comes from the Search that the hooks forward to. A Tune trial is one hpsearch trial on an
+actor that is reused; the actor holds a fork server and runs each trial in a fresh process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hpsearch.errors import Interrupted, ServiceUnavailable, UsageError
+from hpsearch.run.local import now
+from hpsearch.run.process import Slot
+from hpsearch.run.signals import heard_signals
+from hpsearch.run.wire import decode
+from hpsearch.spec.model import Resources
+from hpsearch.study.search import Search
+from hpsearch.study.trial import Ending, Launch, Outcome, State
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+os.environ.update(SETTINGS)  # before Ray is imported: it reads some of them only then
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+# A step of the trainable returns at least this often (seconds), so that stops are heard.
+STEP = 1.0
+LOCAL_OBJECT_STORE = 128 << 20  # bytes; reports are small and nothing else goes through it
+
+
+def run(search: Search, *, address: str | None = None) -> None:
+    """Run the study on a Ray cluster to its end, or until a signal.
+
+    `address` joins a cluster; without one a private local Ray lives as long as the call. Raises
+    ServiceUnavailable, UsageError (resources that nobody has), Interrupted.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="hps-", ignore_cleanup_errors=True) as scratch,
+        _ray(address, scratch),
+    ):
+        slots = _preflight(search.study.spec.resources, search.study.spec.max_parallel_trials, address)
+        search.limit(slots)
+        desk = _Desk(search)
+        with heard_signals(desk.stop):
+            _tuner(desk, search.study.spec.resources, slots, Path(scratch)).fit()
+        if desk.failure:
+            raise Interrupted(
+                f"the driver's loop failed: {desk.failure!r}", hint="`hpsearch resume` goes on from here"
+            ) from desk.failure
+
+
+@contextlib.contextmanager
+def _ray(address: str | None, scratch: str) -> Iterator[None]:
+    """A running Ray: the one at `address`, or a private local one without any listener for people."""
+    local = {"include_dashboard": False, "_temp_dir": scratch, "object_store_memory": LOCAL_OBJECT_STORE}
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **(local if address is None else {}),
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at {address}" if address else "on this machine"
+        reason = str(error).splitlines()[0]
+        raise ServiceUnavailable(f"Ray cannot be reached {where}: {reason}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _preflight(resources: Resources, parallel: int, address: str | None) -> int:
+    """How many trials may run at once; Ray itself would wait for ever for what nobody has.
+
+    A joined cluster may grow, so only a local Ray bounds the number. Raises UsageError.
+    """
+    asked = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": float(resources.memory or 0)}
+    fits = parallel
+    for name, amount in asked.items():
+        there = max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+        if amount > there:
+            raise UsageError(
+                f"a trial asks for {amount:g} {name}, the largest node has {there:g}",
+                hint="lower hpsearch.resources, or join a cluster that has them with --address",
+            )
+        if amount and address is None:
+            fits = min(fits, math.floor(there / amount + 1e-9))
+    if fits < parallel:
+        log.warning("maxParallelTrials is %d, this machine has room for %d trials at once", parallel, fits)
+    return fits
+
+
+def _tuner(desk: _Desk, resources: Resources, slots: int, scratch: Path) -> tune.Tuner:
+    bundle = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": resources.memory or 0}
+    placement = tune.PlacementGroupFactory([{name: amount for name, amount in bundle.items() if amount}])
+    return tune.Tuner(
+        tune.with_resources(_Trainable, placement),
+        tune_config=tune.TuneConfig(
+            search_alg=_Searcher(desk),
+            scheduler=_Scheduler(desk),
+            num_samples=-1,
+            reuse_actors=True,
+            max_concurrent_trials=slots,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",  # Tune's own directory is scratch: nothing is ever read back from it
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=desk.search.study.spec.limits.max_attempts),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+
+
+class _Desk:
+    """Where Tune's hooks meet the Search: which Tune trial is which attempt; no exception leaves a hook.
+
+    It unpickles to nothing: Tune pickles its searcher and scheduler to disk, which nobody may read back.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.failure: Exception | None = None
+        self._attempts: dict[str, tuple[int, int]] = {}
+        self._added: set[str] = set()
+        self._started = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def stop(self, reason: str) -> None:
+        """Launch nothing more and stop every trial at its next report."""
+        self.search.stop(Outcome.INTERRUPTED, reason, now())
+
+    def guarded(self, hook: Callable[[], T], otherwise: T) -> T:
+        """Run a hook; its first exception stops the study, because Tune would lose trials over it."""
+        try:
+            return hook()
+        except Exception as error:  # a process boundary: Tune's loop is not ours
+            if self.failure is None:
+                self.failure = error
+                log.debug("a hook failed", exc_info=True)
+                self.stop(f"the driver's loop failed: {error!r}")
+            return otherwise
+
+    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
+        """A config for Tune, None for nothing now, FINISHED for never again."""
+        self._check_deadline()
+        launch = self.search.suggest(now())
+        if launch is None:
+            return Searcher.FINISHED if self.search.over else None
+        return self._config(trial_id, launch)
+
+    def hear(self, trial: Any, result: dict[str, Any]) -> str:
+        """Take a result; whether Tune's trial goes on. A lost process is started again on its actor."""
+        self._check_deadline()
+        number, attempt = self._attempts[trial.trial_id]
+        reports = [decode(line) for line in result.get("lines", ())]
+        goes_on = self.search.measure(number, attempt, reports, now())
+        if goes_on and result.get("lost"):
+            launch = self.search.lost(number, attempt, result["lost"], now())
+            if launch is None:
+                return str(TrialScheduler.STOP)
+            log.warning("trial %d: %s; attempt %d follows", number, result["lost"], attempt + 1)
+            trial.temporary_state.ray_actor.relaunch.remote(self._config(trial.trial_id, launch))
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def knows_lost(self, trial: Any) -> bool:
+        """True if Tune adds this trial again because its actor was lost or preempted."""
+        again = trial.trial_id in self._added
+        self._added.add(trial.trial_id)
+        return again
+
+    def recover(self, trial: Any) -> None:
+        """An actor is gone and Tune starts another: give it the next attempt, or nothing to do."""
+        number, attempt = self._attempts[trial.trial_id]
+        launch = self.search.lost(number, attempt, "its worker was lost", now())
+        config = self._config(trial.trial_id, launch) if launch else {"launch": ""}
+        trial.set_config(config)
+
+    def release(self, trial: Any) -> None:
+        """Tune is done with a trial; its actor forgets it now rather than at its next launch."""
+        actor = trial.temporary_state.ray_actor
+        if actor is not None:
+            actor.abandon.remote()
+        self.search.released(self._attempts[trial.trial_id][0])
+
+    def fail(self, trial_id: str) -> None:
+        """Tune gave up on a trial's actors before the Search did."""
+        number, _ = self._attempts[trial_id]
+        self.search.finish(number, Ending(State.FAILED, "no worker could run it", now()))
+        self.search.released(number)
+
+    def _config(self, trial_id: str, launch: Launch) -> dict[str, str]:
+        self._attempts[trial_id] = launch.context.number, launch.context.attempt
+        return {"launch": json.dumps(launch.to_json())}
+
+    def _check_deadline(self) -> None:
+        limit = self.search.study.spec.limits.study_timeout
+        if limit is not None and time.monotonic() - self._started > limit:
+            self.search.stop(Outcome.DEADLINE, f"studyTimeout of {limit:g} s passed", now())
+
+
+class _Searcher(Searcher):  # type: ignore[misc]
+    """Ray Tune's searcher that asks the desk."""
+
+    def __init__(self, desk: _Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """True: the Search counts live trials itself."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
+        """Tune's question for the next trial."""
+        return self._desk.guarded(lambda: self._desk.suggest(trial_id), Searcher.FINISHED)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Only Tune's own giving up is news here; everything else came through the scheduler."""
+        if error:
+            self._desk.guarded(lambda: self._desk.fail(trial_id), None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the only truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never: a Tune snapshot is not read back."""
+        raise NotImplementedError("hpsearch resumes from its store, never from Tune's snapshot")
+
+
+class _Scheduler(FIFOScheduler):  # type: ignore[misc]
+    """Ray Tune's scheduler that forwards results to the desk and stops what the Search stops."""
+
+    def __init__(self, desk: _Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A trial that was added before is one that Tune recovers from a lost actor."""
+        if self._desk.knows_lost(trial):
+            self._desk.guarded(lambda: self._desk.recover(trial), None)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """The only door for measurements and endings."""
+        return self._desk.guarded(lambda: self._desk.hear(trial, result), str(TrialScheduler.STOP))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """The trial was stopped; free its slot."""
+        self._desk.guarded(lambda: self._desk.release(trial), None)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Tune starts pending trials in order by itself, without scanning them all each turn."""
+
+
+class _Trainable(tune.Trainable):  # type: ignore[misc]
+    """The actor: one slot that runs one launch after another."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start the fork server and the first launch."""
+        import __main__
+
+        # Children would run the main module again, which is Ray's worker script and imports all of Ray.
+        if hasattr(__main__, "__file__"):
+            del __main__.__file__
+        self._slot = Slot()
+        self.relaunch(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start the next launch; always True, because Tune tells nobody of a False."""
+        self.relaunch(new_config)
+        return True
+
+    def relaunch(self, config: dict[str, Any]) -> None:
+        """Start a launch in a fresh process; what prevents it is told by the next step."""
+        self._trouble = ""
+        if not config["launch"]:
+            return
+        try:
+            self._slot.start(Launch.from_json(json.loads(config["launch"])))
+        except OSError as error:
+            self._trouble = f"its process could not be started: {error}"
+
+    def step(self) -> dict[str, Any]:
+        """What the trial's process reported since the last step."""
+        if self._trouble:
+            return {"lines": [], "lost": self._trouble}
+        heard = self._slot.poll(STEP)
+        return {"lines": heard.lines, "lost": heard.lost}
+
+    def abandon(self) -> None:
+        """The Search is done with the trial: kill what still runs of it."""
+        self._slot.kill()
+
+    def cleanup(self) -> None:
+        """The actor ends."""
+        self._slot.kill()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Never: checkpoints are written by trials and known to the store."""
+        raise NotImplementedError("Ray Tune must not take checkpoints of hpsearch's trials")

@@ -1,0 +1,239 @@
+"""The ruamel.yaml door: text becomes a tree of positioned nodes, within limits and without code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ruamel.yaml import YAML, events
+from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
+from ruamel.yaml.reader import ReaderError
+
+from hpsearch.spec.node import Findings, Kind, Node, printable
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_NODES = 10_000
+MAX_SCALAR = 1_000
+MAX_ARGUMENT = 10_000
+# The scanner is slow on text that never becomes a node; no node within this many characters is refused.
+MAX_STRETCH = 100_000
+
+_ARGUMENTS = re.compile(r"\.?(args|containerArgs|containerCommand|command)\[\d+]$")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "map", "seq")}
+_TEXT_TAG = "tag:yaml.org,2002:str"
+
+_CAUSES = (
+    ("'\\t' that cannot start", "a tab is used for indentation", "use spaces"),
+    (
+        "mapping values are not allowed here",
+        "a `:` stands where no key can be",
+        "look at the indentation of this line and the one before; quote a text that holds `: `",
+    ),
+    ("expected <block end>", "this line does not fit the lines above", "look at its indentation"),
+    ("that cannot start any token", "a text cannot start with this character", "put it in quotes"),
+    ("found unexpected end of stream", "a quote is not closed", "close it where the text ends"),
+    ("while parsing a flow", "a bracket or brace is not closed, or a comma is missing", "close it"),
+    ("could not find expected ':'", "a `:` is missing after a key", "write `key: value`"),
+    ("undefined tag handle", "a tag is not allowed", "remove it"),
+    ("unknown escape character", "a backslash in double quotes starts an escape", "use single quotes"),
+)
+
+
+class _StoppedError(Exception):
+    """The text cannot be read on; the finding is recorded."""
+
+
+class _Meter:
+    """The text as a stream that ends when the scanner has read too far without finding a node."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.given = 0
+        self.seen = 0
+
+    def read(self, size: int = 4096) -> str:
+        """The next piece of the text; LookupError when the stretch without a node is too long."""
+        if self.given - self.seen > MAX_STRETCH:
+            raise LookupError(f"more than {MAX_STRETCH:,} characters without a value that ends")
+        piece = self.text[self.given : self.given + size]
+        self.given += len(piece)
+        return piece
+
+
+def compose(text: str, findings: Findings) -> Node | None:
+    """The tree of the text, or None with an error found: limits, syntax, an empty file.
+
+    Anchors, aliases, tags and duplicate keys are errors too, but the tree goes on without them.
+    """
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        findings.error(_top(), f"the file has {size:,} bytes; at most {MAX_BYTES:,} are read", "shorten it")
+        return None
+    if control := _CONTROL.search(text):
+        line = text.count("\n", 0, control.start()) + 1
+        column = control.start() - text.rfind("\n", 0, control.start())
+        name = printable(control.group())
+        findings.error(Node(Kind.SCALAR, line, column), f"control character {name} in the text", "remove it")
+        return None
+    try:
+        return _Tree(findings).build(text)
+    except _StoppedError:
+        return None
+
+
+class _Tree:
+    """Builds nodes from parse events, without recursion, so that depth costs nothing."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.open: list[Node] = []
+        self.keys: list[tuple[str, tuple[int, int]] | None] = []
+        self.root: Node | None = None
+        self.nodes = 0
+
+    def build(self, text: str) -> Node:
+        for event in self._events(text):
+            if isinstance(event, events.DocumentStartEvent) and self.root:
+                self._stop(event, "a second document starts here; one file is one study", "split the file")
+            elif isinstance(event, events.NodeEvent):
+                self._add(event)
+            elif isinstance(event, events.CollectionEndEvent):
+                self.open.pop()
+                self.keys.pop()
+        if self.root is None or self.root.is_null:
+            self.findings.error(_top(), "the file is empty", "write trainingInput: with hyperparameters:")
+            raise _StoppedError
+        return self.root
+
+    def _events(self, text: str) -> Iterator[events.Event]:
+        # JSON may be indented by tabs, YAML may not; a tab inside a JSON string is written \t.
+        meter = _Meter(text.replace("\t", " ") if text.lstrip("\ufeff \t\r\n").startswith("{") else text)
+        try:
+            for event in YAML(typ="safe", pure=True).parse(meter):
+                meter.seen = meter.given
+                yield event
+        except MarkedYAMLError as error:
+            self._refuse(error)
+        except LookupError as error:
+            last = self._last()
+            self.findings.error(last, str(error), "shorten the text or the comment")
+            raise _StoppedError from None
+        except (YAMLError, ReaderError, ValueError, OverflowError) as error:
+            self.findings.error(self._last(), f"the text does not parse: {error}", "look at this line")
+            raise _StoppedError from None
+
+    def _last(self) -> Node:
+        return self.open[-1] if self.open else _top()
+
+    def _refuse(self, error: MarkedYAMLError) -> None:
+        """Record a syntax error with its likely cause."""
+        mark = error.problem_mark or error.context_mark
+        said = f"{error.context or ''} {error.problem or ''}"
+        cause, hint = next(((c, h) for sign, c, h in _CAUSES if sign in said), (error.problem or "", ""))
+        if cause == "a quote is not closed" and error.context_mark:
+            mark = error.context_mark
+        elif "while parsing a flow" in said and error.context_mark:
+            hint = (
+                f"it was opened in line {error.context_mark.line + 1}, column {error.context_mark.column + 1}"
+            )
+        elif error.context_mark and not hint:
+            hint = f"{error.context} that starts in line {error.context_mark.line + 1}"
+        line, column = _place(mark) if mark else (1, 1)
+        self.findings.error(Node(Kind.SCALAR, line, column), f"the text does not parse: {cause}", hint)
+        raise _StoppedError from error
+
+    def _add(self, event: events.NodeEvent) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            self._stop(event, f"more than {MAX_NODES:,} values", "a search space needs far fewer")
+        if len(self.open) >= MAX_DEPTH and not isinstance(event, events.ScalarEvent):
+            self._stop(event, f"nested more than {MAX_DEPTH} deep", "a search space needs far less")
+        node = self._node(event)
+        parent = self.open[-1] if self.open else None
+        if parent is None:
+            self.root = node
+        elif parent.kind is Kind.LIST:
+            parent.items.append(self._checked(node, f"{parent.path}[{len(parent.items)}]"))
+        elif self.keys[-1] is None:
+            self._key(node)
+        else:
+            self._value(parent, node)
+        if node.kind is not Kind.SCALAR:
+            self.open.append(node)
+            self.keys.append(None)
+
+    def _node(self, event: events.NodeEvent) -> Node:
+        place = _place(event.start_mark)
+        if isinstance(event, events.AliasEvent):
+            node = Node(Kind.SCALAR, *place, named=place, text=f"*{event.anchor}")
+            self.findings.error(node, f"alias *{event.anchor} is not allowed", "write the value out")
+            node.unknown = True
+            return node
+        tag = str(getattr(event, "tag", None) or "")
+        if isinstance(event, events.ScalarEvent):
+            node = Node(Kind.SCALAR, *place, named=place, text=event.value)
+            node.plain = event.style is None and tag != _TEXT_TAG
+        else:
+            kind = Kind.MAP if isinstance(event, events.MappingStartEvent) else Kind.LIST
+            node = Node(kind, *place, named=place)
+        if event.anchor:
+            self.findings.error(node, f"anchor &{event.anchor} is not allowed", "write the value out")
+        if tag and tag not in _CORE_TAGS:
+            self.findings.error(node, f"tag {tag} is not allowed", "remove it; a file cannot name code")
+        return node
+
+    def _key(self, node: Node) -> None:
+        """Remember a key until its value comes."""
+        if node.kind is not Kind.SCALAR:
+            self._stop_at(node, "a key must be a text", "look for a stray `?`, `[` or `{`")
+        self._checked(node, self.open[-1].below(node.text[:80]))
+        self.keys[-1] = (node.text, (node.line, node.column))
+
+    def _value(self, parent: Node, node: Node) -> None:
+        held = self.keys[-1]
+        assert held is not None
+        self.keys[-1] = None
+        key, named = held
+        node.named = named
+        self._checked(node, parent.below(key))
+        if key not in parent.entries:
+            parent.entries[key] = node
+            return
+        first = parent.entries[key].named[0]
+        twice = Node(Kind.SCALAR, *named, path=node.path, text=key)
+        message = f"key {key} stands twice in one map: in line {first} and in line {named[0]}"
+        self.findings.error(twice, message, "keep one of them")
+
+    def _checked(self, node: Node, path: str) -> Node:
+        """The node with its path, after the limits of a scalar."""
+        node.path = path
+        limit = MAX_ARGUMENT if _ARGUMENTS.search(path) else MAX_SCALAR
+        if len(node.text) > limit:
+            length = len(node.text)
+            node.text = node.text[:60] + "..."
+            self._stop_at(node, f"a text of {length:,} characters; at most {limit:,} are read", "shorten it")
+        if not node.text.isprintable():
+            if any("\ud800" <= c <= "\udfff" for c in node.text):
+                # JSON writes characters beyond U+FFFF as two escapes.
+                node.text = node.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            if control := _CONTROL.search(node.text):
+                self.findings.error(node, f"control character {printable(control.group())} in a text")
+                node.text = _CONTROL.sub("?", node.text)
+        return node
+
+    def _stop(self, event: events.Event, message: str, hint: str) -> None:
+        self._stop_at(Node(Kind.SCALAR, *_place(event.start_mark)), message, hint)
+
+    def _stop_at(self, node: Node, message: str, hint: str) -> None:
+        self.findings.error(node, message, hint)
+        raise _StoppedError
+
+
+def _top() -> Node:
+    return Node(Kind.SCALAR, 1, 1)
+
+
+def _place(mark: StringMark) -> tuple[int, int]:
+    return mark.line + 1, mark.column + 1

@@ -1,0 +1,265 @@
+"""Scalars read from their source text: numbers, booleans, texts, choices, durations and sizes.
+
+Each reader is an annotation of a pydantic field; it takes a Node and raises PydanticCustomError with a hint.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NoReturn
+
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from hpsearch.spec.node import Findings, Kind, Node
+
+MAX_COUNT = 2**31 - 1
+_LARGEST = int(sys.float_info.max)
+
+_DECIMAL = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?")
+_BASED = re.compile(r"[-+]?0(x[0-9a-fA-F_]+|o[0-7]+|b[01_]+)")
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+_NOT_FINITE = re.compile(r"[-+]?(\.?(inf|nan)|infinity)", re.IGNORECASE)
+_YAML_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([smhd]?)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(|[kKMGTP]|[KMGTP]i)")
+
+_TRUE = frozenset({"true", "yes", "on", "y"})
+_FALSE = frozenset({"false", "no", "off", "n"})
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_POWERS = {letter: power for power, letter in enumerate(("", "k", "m", "g", "t", "p"))}
+
+
+def refuse(message: str, hint: str = "") -> NoReturn:
+    """Raise what pydantic reports as one error of a field."""
+    raise PydanticCustomError("refused", "{message}", {"message": message, "hint": hint})
+
+
+def scalar(node: Node) -> str:
+    """The source text of a scalar."""
+    if node.kind is not Kind.SCALAR:
+        refuse(f"{node.name} is {node.shown} where a single value is due", "write one value")
+    if node.is_null:
+        refuse(f"{node.name} is empty", 'give a value, or remove the line; the text is written "null"')
+    return node.text.strip()
+
+
+def nearest(word: str, known: Mapping[str, Any] | list[str]) -> str:
+    """The known word that is meant, by edit distance without case, or an empty text."""
+    folded = {name.lower().replace("_", "").replace("-", ""): name for name in known}
+    close = difflib.get_close_matches(word.lower().replace("_", "").replace("-", "")[:80], folded, n=1)
+    return folded[close[0]] if close else ""
+
+
+def resembles(node: Node) -> str:
+    """What an unquoted scalar is to YAML instead of a text: "a number", ..., or an empty text."""
+    text = node.text
+    if not node.plain:
+        return ""
+    if text.lower() in _TRUE | _FALSE:
+        return "a boolean"
+    if any(p.fullmatch(text) for p in (_DECIMAL, _BASED, _SEXAGESIMAL, _YAML_NOT_FINITE)):
+        return "a number"
+    return "a date" if _DATE.fullmatch(text) else ""
+
+
+def number(node: Node, findings: Findings) -> int | float:
+    """A finite number from its source text; whole numbers without point or exponent are int.
+
+    Unquoted `010` is octal and `1:30` counts sixties, as for Google's tools, with a warning.
+    """
+    text = scalar(node)
+    value: int | float
+    if node.plain and _OCTAL.fullmatch(text):
+        value = int(text.replace("_", ""), 8)
+        if value != int(text.replace("_", "")):
+            findings.warn(node, f"{node.name} {text} is read as octal: {value}", "write it without leading 0")
+    elif _DECIMAL.fullmatch(text):
+        digits = text.replace("_", "")
+        value = int(digits) if digits.lstrip("+-").isdigit() else float(digits)
+    elif _BASED.fullmatch(text):
+        value = int(text.replace("_", ""), 0)
+    elif node.plain and _SEXAGESIMAL.fullmatch(text) and "." not in text:
+        value = _sixties(text.replace("_", ""))
+        findings.warn(node, f"{node.name} {text} is read in sixties: {value}", "write it as a plain number")
+    elif _NOT_FINITE.fullmatch(text):
+        refuse(f"{node.name} is {node.shown}, not a finite number", "give a finite number")
+    else:
+        refuse(f"{node.name} is {node.shown}, not a number", _number_hint(text))
+    if abs(value) > _LARGEST:
+        refuse(f"{node.name} is {node.shown}, too large for a number", "give a smaller number")
+    return value
+
+
+def _sixties(text: str) -> int:
+    value = 0
+    for part in text.lstrip("+-").split(":"):
+        value = value * 60 + int(part)
+    return -value if text.startswith("-") else value
+
+
+def _number_hint(text: str) -> str:
+    if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", text):
+        return f"did you mean {text.replace(',', '.')}?"
+    return "write a number such as 10, 0.01 or 1e-4"
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A field that holds a number within bounds; `whole` makes it an int."""
+
+    low: float | None = None
+    high: float | None = None
+    whole: bool = False
+
+    def read(self, node: Node, info: ValidationInfo[Findings]) -> int | float:
+        """The number; refused if it is not whole or out of bounds."""
+        value = number(node, info.context)
+        if self.whole and value != int(value):
+            refuse(f"{node.name} is {node.shown}, not a whole number", f"write {round(value)}")
+        if self.low is not None and value < self.low:
+            what = "negative" if self.low == 0 else f"below {self.low:g}"
+            refuse(f"{node.name} is {node.shown}: {what}", f"give {self.low:g} or more")
+        if self.high is not None and value > self.high:
+            refuse(f"{node.name} is {node.shown}: above {self.high:.0f}", f"give {self.high:.0f} or less")
+        return int(value) if self.whole else value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_before_validator_function(self.read, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        found: JsonSchemaValue = {"type": "integer" if self.whole else "number"}
+        found |= {"minimum": self.low} if self.low is not None else {}
+        return found | ({"maximum": self.high} if self.high is not None else {})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A field that holds one of some words.
+
+    `words` are the documented spellings; `lenient` are others that are taken with a warning, as other case
+    and hyphens are; `meant` maps wrong words to the word to suggest.
+    """
+
+    words: Mapping[str, Any]
+    lenient: Mapping[str, Any] = field(default_factory=dict)
+    meant: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self, node: Node, info: ValidationInfo[Findings]) -> Any:
+        """What the word stands for."""
+        text = scalar(node)
+        if text in self.words:
+            return self.words[text]
+        folded = re.sub(r"[-\s]+", "_", text).upper()
+        known = {**self.lenient, **self.words}
+        if folded not in known:
+            refuse(f"{node.name} {node.shown} is unknown", self._hint(folded))
+        spelling = next(word for word, value in self.words.items() if value == known[folded])
+        spelling = folded if folded in self.words else spelling
+        info.context.warn(node, f"{node.name} {node.shown} is read as {spelling}", f"write {spelling}")
+        return known[folded]
+
+    def _hint(self, folded: str) -> str:
+        meant = self.meant.get(folded) or nearest(folded, self.words)
+        return f"did you mean {meant}?" if meant else "use " + ", ".join(self.words)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_before_validator_function(self.read, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "string", "enum": list(self.words)}
+
+
+def _boolean(node: Node, info: ValidationInfo[Findings]) -> bool:
+    text = scalar(node)
+    value = text.lower() in _TRUE
+    if not value and text.lower() not in _FALSE:
+        refuse(f"{node.name} is {node.shown}, neither true nor false", "write true or false")
+    if not node.plain:
+        meant = str(value).lower()
+        info.context.warn(
+            node, f'{node.name} is the text "{text}", read as {meant}', f"write {meant} unquoted"
+        )
+    return value
+
+
+def _text(node: Node) -> str:
+    text = scalar(node)
+    if not text.isprintable():
+        refuse(f"{node.name} holds a line break or a tab", "write it on one line")
+    return text
+
+
+def _module(node: Node) -> str:
+    """A module's name as `python -m` takes it; a path of a file is a common mistake."""
+    text = _text(node)
+    if (
+        not text
+        or any(c.isspace() or c in "/\\=" for c in text)
+        or text.startswith("-")
+        or text.endswith(".py")
+    ):
+        name = text.removesuffix(".py").strip("./\\").replace("/", ".").replace("\\", ".")
+        fits = all(part.isidentifier() for part in name.split("."))
+        hint = f"did you mean {name}?" if fits else "write it like trainer.task"
+        refuse(f"{node.name} is {node.shown}, not the name of a module", hint)
+    return text
+
+
+def _verbatim(node: Node, info: ValidationInfo[Findings]) -> str:
+    """A text exactly as written; an unquoted number or boolean is taken as written, with a warning."""
+    if node.kind is not Kind.SCALAR or node.is_null:
+        scalar(node)
+    if what := resembles(node):
+        message = f"{node.name} {node.shown} is {what} to YAML, read as the text as written"
+        info.context.warn(node, message, f'write "{node.text}"')
+    return node.text
+
+
+def _duration(node: Node) -> float:
+    text = scalar(node)
+    found = _DURATION.fullmatch(text)
+    if not found:
+        refuse(f"{node.name} is {node.shown}, not a duration", "write it like 90s, 30m, 8h or 1d")
+    seconds = float(found[1]) * _SECONDS[found[2]]
+    if not 0 < seconds < math.inf:
+        refuse(f"{node.name} is {node.shown}: no time at all", "give more than 0, or remove the line")
+    return seconds
+
+
+def _size(node: Node) -> int:
+    text = scalar(node)
+    found = _SIZE.fullmatch(text)
+    if not found:
+        refuse(
+            f"{node.name} is {node.shown}, not a size", "write it like 2Gi, 512Mi, 1G or a number of bytes"
+        )
+    base = 1024 if found[2].endswith("i") else 1000
+    size = float(found[1]) * base ** _POWERS[found[2][:1].lower()]
+    if not 2**20 <= size < 2**63:
+        hint = f"did you mean {text}Gi?" if not found[2] and size < 2**20 else "give between 1Mi and 1024Pi"
+        refuse(f"{node.name} is {node.shown}, which is {size:.0f} bytes", hint)
+    return int(size)
+
+
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Text = Annotated[str, BeforeValidator(_text)]
+Module = Annotated[str, BeforeValidator(_module)]
+Verbatim = Annotated[str, BeforeValidator(_verbatim)]
+Duration = Annotated[float, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size)]
+Real = Annotated[int | float, Numeric()]
+Count = Annotated[int, Numeric(low=0, high=MAX_COUNT, whole=True)]
+Positive = Annotated[int, Numeric(low=1, high=MAX_COUNT, whole=True)]

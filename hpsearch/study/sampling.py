@@ -1,0 +1,333 @@
+"""The Optuna door: proposes params from a history told truly; hides optuna and cmaes.
+
+The study lives in memory and is rebuilt from the store. Each proposal comes from a fresh sampler
+seeded by (study seed, trial number), so an interrupted and rebuilt search proposes what an uninterrupted
+one would. What a sampler must remember beyond the trials travels as JSON in `Suggestion.attributes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import pickle
+import random
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import cmaes
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from hpsearch.errors import StoreDamaged, UsageError
+from hpsearch.spec.model import (
+    Algorithm,
+    Categorical,
+    Discrete,
+    Double,
+    Goal,
+    Integer,
+    Parameter,
+    Params,
+    Scale,
+    Spec,
+    Value,
+)
+from hpsearch.study import points
+from hpsearch.study.trial import State, Suggestion, Trial
+
+GP_TRIALS = 300  # a GP proposal takes 0.4 s after this many trials, and the time grows with their cube
+_REDRAWS = 100
+_TRIAL_ATTRIBUTE = re.compile(r"cma:generation|NSGAIISampler:generation")
+_STUDY_ATTRIBUTE = re.compile(r"qmc:[0-9a-f]{64}|NSGAIISampler:parent:[0-9]+")
+_OPTIMIZER = "cma:optimizer"
+_LEARNED = ("_mean", "_sigma", "_c_1d", "_p_sigma", "_pc")
+
+
+class OptunaSampler:
+    """Proposes params for trials by the spec's algorithm; UsageError if it cannot search the space."""
+
+    def __init__(self, spec: Spec) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._spec = spec
+        self._parameters = {parameter.name: parameter for parameter in spec.space.parameters}
+        self._distributions = {
+            name: _distribution(parameter)
+            for name, parameter in self._parameters.items()
+            if not points.is_constant(parameter)
+        }
+        self._size = points.size(spec.space.parameters)
+        if spec.sampler.type is Algorithm.GRID and self._size is None:
+            raise UsageError("GRID cannot enumerate a DOUBLE", hint="use DISCRETE values or another sampler")
+        self._storage = optuna.storages.InMemoryStorage()
+        minimize = spec.objective.goal is Goal.MINIMIZE
+        self._study = optuna.create_study(
+            storage=self._storage,
+            direction="minimize" if minimize else "maximize",
+            pruner=optuna.pruners.NopPruner(),
+        )
+        self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        self._numbers: dict[int, int] = {}  # our trial number -> Optuna's, which has no gaps
+        self._tried: set[tuple[Value, ...]] = set()
+        self._grid_position = 0
+
+    def ask(self, number: int) -> Suggestion | None:
+        """A proposal for a new trial, or None when every point of a finite space has been tried."""
+        if self._size is not None and len(self._tried) >= self._size:
+            return None
+        before = dict(self._storage.get_study_system_attrs(self._study_id))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.sampler = self._sampler(number)
+            asked = self._study.ask(self._distributions)
+        self._numbers[number] = asked.number
+        drawn = {name: _clamped(self._distributions[name], value) for name, value in asked.params.items()}
+        params = {name: _value(parameter, drawn) for name, parameter in self._parameters.items()}
+        if self._spec.sampler.type is Algorithm.GRID or self._repeats(params):
+            params = self._untried(number)
+            drawn = {name: points.encode(self._parameters[name], params[name]) for name in drawn}
+        if self._size is not None:
+            self._tried.add(tuple(params.values()))
+        trial_id = self._trial_id(number)
+        for name, distribution in self._distributions.items():
+            internal = distribution.to_internal_repr(drawn[name])
+            self._storage.set_trial_param(trial_id, name, internal, distribution)
+        return Suggestion(params, self._attributes(trial_id, drawn, before))
+
+    def measured(self, number: int, step: int, value: float) -> None:
+        """Tell a running trial's objective at a step; what is not finite is not told."""
+        if math.isfinite(value):
+            self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
+
+    def ended(self, number: int, state: State, value: float | None) -> None:
+        """Tell how a trial ended; `value` counts for completed trials only."""
+        told = _told(state, value)
+        self._study.tell(self._numbers[number], value if told is TrialState.COMPLETE else None, told)
+
+    def restore(self, history: Iterable[tuple[Trial, Mapping[str, object]]]) -> None:
+        """Take over a history (trials in order of their numbers) into a fresh sampler; StoreDamaged."""
+        trials = []
+        for trial, attributes in history:
+            try:
+                trials.append(self._frozen(trial, attributes))
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+                raise StoreDamaged(
+                    f"trial {trial.number} cannot be given back to the sampler: {error}",
+                    hint="restore the store from a backup, or start a new study",
+                ) from error
+            self._numbers[trial.number] = len(self._numbers)
+        self._study.add_trials(trials)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """A fresh sampler whose draws depend on the study's seed and the trial's number only."""
+        settings = self._spec.sampler
+        seed = _seed(settings.seed, number)
+        startup = settings.startup_trials
+        algorithm = settings.type
+        if algorithm is Algorithm.GP and len(self._numbers) >= GP_TRIALS:
+            algorithm = Algorithm.TPE
+        match algorithm:
+            case Algorithm.TPE:
+                return optuna.samplers.TPESampler(
+                    seed=seed,
+                    n_startup_trials=10 if startup is None else startup,
+                    multivariate=True,
+                    constant_liar=True,
+                )
+            case Algorithm.GP:
+                return optuna.samplers.GPSampler(
+                    seed=seed, n_startup_trials=10 if startup is None else startup
+                )
+            case Algorithm.CMA_ES:
+                return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup or 1)
+            case Algorithm.QMC:
+                # One sequence for the whole study; only its very first trial is drawn at random.
+                first = optuna.samplers.RandomSampler(seed=seed)
+                return optuna.samplers.QMCSampler(
+                    scramble=True, seed=settings.seed, independent_sampler=first
+                )
+            case Algorithm.NSGA_II:
+                return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(startup or 50, 2))
+            case Algorithm.RANDOM | Algorithm.GRID:
+                return optuna.samplers.RandomSampler(seed=seed)
+
+    def _repeats(self, params: Params) -> bool:
+        return tuple(params.values()) in self._tried
+
+    def _untried(self, number: int) -> dict[str, Value]:
+        """The next point of the grid, or else a random point that has not been tried."""
+        assert self._size is not None
+        position = self._grid_position
+        if self._spec.sampler.type is not Algorithm.GRID:
+            draws = random.Random(_seed(self._spec.sampler.seed, number, "untried"))
+            for _ in range(_REDRAWS):
+                position = draws.randrange(self._size)
+                if not self._repeats(self._point(position)):
+                    break
+        # Where draws found nothing the space is nearly full: walk on to the next untried point.
+        while self._repeats(point := self._point(position)):
+            position = (position + 1) % self._size
+        self._grid_position = position
+        return point
+
+    def _point(self, position: int) -> dict[str, Value]:
+        """The point at a position of the grid, in which the first parameter varies fastest."""
+        point: dict[str, Value] = {}
+        for name, parameter in self._parameters.items():
+            position, digit = divmod(position, points.count(parameter) or 1)
+            point[name] = points.value_at(parameter, digit)
+        return point
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, self._numbers[number])
+
+    def _attributes(
+        self, trial_id: int, drawn: Mapping[str, Value], before: Mapping[str, Any]
+    ) -> dict[str, object]:
+        """What Optuna would have to remember of this proposal after a restart, as JSON types."""
+        trial = self._storage.get_trial_system_attrs(trial_id)
+        study = self._storage.get_study_system_attrs(self._study_id)
+        pickled = "".join(trial[key] for key in trial if key.startswith(_OPTIMIZER))
+        kept: dict[str, object] = {
+            "internal": {name: t for name, t in drawn.items() if points.is_inexact(self._parameters[name])},
+            "trial": {key: value for key, value in trial.items() if _TRIAL_ATTRIBUTE.fullmatch(key)},
+            "study": {
+                key: value
+                for key, value in study.items()
+                if _STUDY_ATTRIBUTE.fullmatch(key) and before.get(key) != value
+            },
+            "optimizer": _optimizer_to_json(pickled) if pickled else {},
+        }
+        return {key: value for key, value in kept.items() if value}
+
+    def _frozen(self, trial: Trial, attributes: Mapping[str, Any]) -> FrozenTrial:
+        """A stored trial in Optuna's form; ValueError and the like if it does not fit the space."""
+        params = {name: trial.params[name] for name in self._parameters}
+        drawn = {name: points.encode(self._parameters[name], params[name]) for name in self._distributions}
+        if not attributes.keys() <= {"internal", "trial", "study", "optimizer"}:
+            raise ValueError(f"unknown attributes: {sorted(attributes)}")
+        for name, internal in attributes.get("internal", {}).items():
+            if type(internal) is not float or points.decode(self._parameters[name], internal) != params[name]:
+                raise ValueError(f"{name} = {params[name]!r} does not come from {internal!r}")
+            drawn[name] = internal
+        if self._size is not None:
+            self._tried.add(tuple(params.values()))
+        most = len(self._numbers)  # no generation, sequence index or parent is beyond the trials before
+        system: dict[str, Any] = _whole_numbers(attributes.get("trial", {}), _TRIAL_ATTRIBUTE, most)
+        if optimizer := attributes.get("optimizer"):
+            system[f"{_OPTIMIZER}:0"] = _optimizer_from_json(optimizer, self._dimensions())
+        for key, kept in _whole_numbers(attributes.get("study", {}), _STUDY_ATTRIBUTE, most).items():
+            self._storage.set_study_system_attr(self._study_id, key, kept)
+        measured = dict(trial.values(self._spec.objective.metric))
+        outcome = trial.outcome(self._spec.objective, self._spec.selection)
+        state = TrialState.RUNNING if trial.ending is None else _told(trial.state, outcome and outcome[1])
+        value = outcome[1] if outcome and state is TrialState.COMPLETE else None
+        if measured and state is TrialState.PRUNED:
+            value = measured[max(measured)]
+        return optuna.trial.create_trial(
+            state=state,
+            value=value,
+            params=drawn,
+            distributions=self._distributions,
+            intermediate_values=measured,
+            system_attrs=system,
+        )
+
+    def _dimensions(self) -> int:
+        """How many parameters CMA-ES moves: it leaves texts to chance."""
+        return sum(not isinstance(d, CategoricalDistribution) for d in self._distributions.values())
+
+
+def _seed(study_seed: int, number: int, purpose: str = "") -> int:
+    """A seed from 0 to 2^32-1 for one purpose of one trial."""
+    return int.from_bytes(hashlib.sha256(f"{study_seed}:{number}:{purpose}".encode()).digest()[:4])
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    """What Optuna draws for a parameter that is not constant; both ends are included."""
+    match parameter:
+        case Categorical(values=texts):
+            return CategoricalDistribution(texts)
+        case Discrete(values=values):
+            return IntDistribution(0, len(values) - 1)
+        case Integer(low=low, high=high, scale=scale):
+            return IntDistribution(low, high, log=scale is not Scale.LINEAR)
+        case Double(low=low, high=high, scale=scale):
+            return FloatDistribution(low, high, log=scale is not Scale.LINEAR)
+
+
+def _value(parameter: Parameter, drawn: Mapping[str, Value]) -> Value:
+    if points.is_constant(parameter):
+        return points.value_at(parameter, 0)
+    return points.decode(parameter, drawn[parameter.name])
+
+
+def _clamped(distribution: BaseDistribution, drawn: Any) -> Value:
+    """A drawn value within its bounds, which Optuna's transformations may miss by rounding."""
+    if isinstance(distribution, FloatDistribution):
+        return min(max(float(drawn), distribution.low), distribution.high)
+    value: Value = drawn
+    return value
+
+
+def _told(state: State, value: float | None) -> TrialState:
+    """Optuna's word for an ending; a trial is complete only with a finite value."""
+    if state is State.COMPLETED and value is not None and math.isfinite(value):
+        return TrialState.COMPLETE
+    return TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL
+
+
+def _whole_numbers(kept: Mapping[str, Any], names: re.Pattern[str], most: int) -> dict[str, Any]:
+    """Stored attributes, once proved to be known names with whole numbers up to `most` or lists of them.
+
+    Above all no text passes: Optuna would unpickle one that is called `cma:optimizer`.
+    """
+    for name, value in kept.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not names.fullmatch(name) or any(type(n) is not int or not 0 <= n <= most for n in numbers):
+            raise ValueError(f"{name!r} = {value!r} is not an attribute of a sampler")
+    return dict(kept)
+
+
+def _optimizer_to_json(pickled: str) -> dict[str, object]:
+    """What CMA-ES has learned (every float in hexadecimal, bit for bit) from Optuna's own pickle."""
+    # Optuna has put this text into our own memory a moment ago: nothing from a store comes here.
+    state = pickle.loads(bytes.fromhex(pickled)).__getstate__()
+    learned = {name: [float(x).hex() for x in np.atleast_1d(state[name])] for name in _LEARNED}
+    return {"_g": state["_g"], **learned}
+
+
+def _optimizer_from_json(kept: Mapping[str, Any], dimensions: int) -> str:
+    """The pickle Optuna expects, of an optimizer built here; ValueError or TypeError if damaged.
+
+    All but what was learned follows from the number of dimensions (optuna 5.0, samplers/_cmaes.py,
+    `_init_optimizer`, on the unit cube).
+    """
+    known = kept.keys() == {"_g", *_LEARNED}
+    if dimensions < 1 or not known or type(kept["_g"]) is not int or kept["_g"] < 1:
+        raise ValueError("the state of CMA-ES is damaged")
+    optimizer = cmaes.CMA(
+        mean=np.full(dimensions, 0.5),
+        sigma=np.float64(1 / 6),
+        bounds=np.tile([0.0, 1.0], (dimensions, 1)),
+        n_max_resampling=10 * dimensions,
+    )
+    state = optimizer.__getstate__()
+    state["_g"] = kept["_g"]
+    for name in _LEARNED:
+        learned = np.array([float.fromhex(text) for text in kept[name]])
+        if learned.shape != np.atleast_1d(state[name]).shape or not np.isfinite(learned).all():
+            raise ValueError(f"the state of CMA-ES is damaged: {name} has {learned.size} values")
+        state[name] = learned[0] if name == "_sigma" else learned
+    if state["_sigma"] <= 0:
+        raise ValueError(f"the state of CMA-ES is damaged: its step size is {state['_sigma']}")
+    optimizer.__setstate__(state)
+    return pickle.dumps(optimizer).hex()

@@ -1,0 +1,227 @@
+"""The tables of the store, and how facts become rows and rows facts; every row carries its own proof."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Float, ForeignKeyConstraint, Index, Integer, MetaData, Table, Text
+
+from hpsearch.errors import StoreDamaged
+from hpsearch.study.trial import (
+    Attempt,
+    Checkpoint,
+    Ending,
+    Entry,
+    Fact,
+    Measurement,
+    Outcome,
+    State,
+    StudyEnding,
+    Trial,
+)
+
+SCHEMA_VERSION = 1
+
+Row = dict[str, Any]
+
+metadata = MetaData()
+
+study_table = Table(
+    "study",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("uid", Text, nullable=False, unique=True),
+    Column("created", BigInteger, nullable=False),
+    Column("schema_version", Integer, nullable=False),
+    Column("spec_source", Text, nullable=False),
+    Column("spec_text", Text, nullable=False),
+    Column("tracking_uri", Text, nullable=False),
+    Column("git_sha", Text),
+    Column("versions", Text, nullable=False),
+    Column("checksum", Text, nullable=False),
+)
+
+# The only row that changes: who may write, the last lsn given out, and how far MLflow has been fed.
+lease_table = Table(
+    "lease",
+    metadata,
+    Column("study", Text, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("taken", BigInteger, nullable=False),
+    Column("lsn", BigInteger, nullable=False),
+    Column("outbox_offset", BigInteger, nullable=False),
+    Column("parent_run_id", Text),
+    ForeignKeyConstraint(["study"], ["study.name"]),
+)
+
+
+def _fact_table(name: str, key: tuple[str, ...], *columns: Column[Any]) -> Table:
+    """A table of facts: its own columns, then the counter and the proof that each row carries."""
+    for column in columns:
+        column.primary_key = column.name in key
+    parent = ["study"] if name in ("trial", "study_ending") else ["study", "trial"]
+    target = ["study.name"] if parent == ["study"] else ["trial.study", "trial.number"]
+    return Table(
+        name,
+        metadata,
+        Column("study", Text, primary_key=True),
+        *columns,
+        Column("lsn", BigInteger, nullable=False),
+        Column("checksum", Text, nullable=False),
+        ForeignKeyConstraint(parent, target),
+        Index(f"{name}_lsn", "study", "lsn", unique=True),
+    )
+
+
+trial_table = _fact_table(
+    "trial",
+    ("number",),
+    Column("number", Integer),
+    Column("uid", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("sampler", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+)
+attempt_table = _fact_table(
+    "attempt",
+    ("trial", "number"),
+    Column("trial", Integer),
+    Column("number", Integer),
+    Column("started", BigInteger, nullable=False),
+    Column("resumed_from", BigInteger),
+    Column("epoch", Integer, nullable=False),
+)
+measurement_table = _fact_table(
+    "measurement",
+    ("trial", "step", "metric"),
+    Column("trial", Integer),
+    Column("step", BigInteger),
+    Column("metric", Text),
+    Column("value", Float(53)),  # NULL is NaN: SQLite cannot hold one
+    Column("time", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+)
+checkpoint_table = _fact_table(
+    "checkpoint",
+    ("trial", "step", "attempt"),
+    Column("trial", Integer),
+    Column("step", BigInteger),
+    Column("attempt", Integer),
+    Column("name", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+)
+ending_table = _fact_table(
+    "ending",
+    ("trial",),
+    Column("trial", Integer),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),
+)
+study_ending_table = _fact_table(
+    "study_ending",
+    ("epoch",),
+    Column("epoch", Integer),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("time", BigInteger, nullable=False),
+)
+
+FACT_TABLES = (
+    trial_table,
+    attempt_table,
+    measurement_table,
+    checkpoint_table,
+    ending_table,
+    study_ending_table,
+)
+
+
+def checksum(row: Mapping[str, Any]) -> str:
+    """The proof of a row: 64 bits of BLAKE2 over all its other columns, in order of their names."""
+    content = [row[name] for name in sorted(row) if name != "checksum"]
+    text = json.dumps(content, separators=(",", ":"), allow_nan=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def verify(table: Table, row: Mapping[str, Any]) -> None:
+    """Raise StoreDamaged if a row does not hold what was written."""
+    if checksum(row) != row["checksum"]:
+        where = ", ".join(f"{c.name}={row[c.name]!r}" for c in table.primary_key)
+        raise StoreDamaged(
+            f"the row {where} of table {table.name} does not match its checksum {row['checksum']}",
+            hint="restore the study directory from a backup; nothing was overwritten",
+        )
+
+
+def rows_of(study: str, entry: Entry, lsn: int, epoch: int) -> Iterable[tuple[Table, Row]]:
+    """The rows of a fact, numbered from `lsn` on: one for each metric of a measurement, else one."""
+    fact = entry.fact
+    if isinstance(fact, Measurement):
+        contents = [(measurement_table, row) for row in _measurement_rows(entry.trial, entry.attempt, fact)]
+    else:
+        contents = [_single_row(entry, epoch)]
+    for offset, (table, content) in enumerate(contents):
+        row = {"study": study, "lsn": lsn + offset, **content}
+        row["checksum"] = checksum(row)
+        yield table, row
+
+
+def _measurement_rows(trial: int | None, attempt: int, fact: Measurement) -> Iterable[Row]:
+    for metric, value in fact.metrics.items():
+        yield {
+            "trial": trial,
+            "step": fact.step,
+            "metric": metric,
+            "value": None if math.isnan(value) else value,
+            "time": fact.time,
+            "attempt": attempt,
+        }
+
+
+def _single_row(entry: Entry, epoch: int) -> tuple[Table, Row]:
+    fact, trial = entry.fact, entry.trial
+    match fact:
+        case Trial():
+            sampler = json.dumps(dict(entry.attributes or {}))
+            params = json.dumps(dict(fact.params))
+            row: Row = {"number": fact.number, "uid": fact.uid, "params": params, "created": fact.created}
+            return trial_table, row | {"sampler": sampler}
+        case Attempt():
+            row = {"trial": trial, "number": fact.number, "started": fact.started}
+            return attempt_table, row | {"resumed_from": fact.resumed_from, "epoch": epoch}
+        case Checkpoint():
+            row = {"trial": trial, "step": fact.step, "attempt": fact.attempt, "name": fact.name}
+            return checkpoint_table, row | {"size": fact.size, "sha256": fact.sha256}
+        case Ending():
+            row = {"trial": trial, "state": str(fact.state), "reason": fact.reason, "time": fact.time}
+            return ending_table, row
+        case StudyEnding():
+            row = {"epoch": epoch, "outcome": str(fact.outcome), "reason": fact.reason, "time": fact.time}
+            return study_ending_table, row
+    raise TypeError(f"{type(fact).__name__} is no fact of the store")
+
+
+def fact_of(table: Table, row: Mapping[str, Any]) -> Fact:
+    """The fact that a row holds; a measurement row holds one metric of its step."""
+    match table.name:
+        case "trial":
+            return Trial(row["number"], row["uid"], json.loads(row["params"]), row["created"])
+        case "attempt":
+            return Attempt(row["number"], row["started"], row["resumed_from"])
+        case "measurement":
+            value = math.nan if row["value"] is None else row["value"]
+            return Measurement(row["step"], {row["metric"]: value}, row["time"])
+        case "checkpoint":
+            return Checkpoint(row["step"], row["attempt"], row["name"], row["size"], row["sha256"])
+        case "ending":
+            return Ending(State(row["state"]), row["reason"], row["time"])
+        case _:
+            return StudyEnding(Outcome(row["outcome"]), row["reason"], row["time"])

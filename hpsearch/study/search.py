@@ -1,0 +1,329 @@
+"""The conversation of a study: trials are suggested, measured and finished, and every answer is true.
+
+Pure: the sampler, the pruner and the journal come as arguments, so do time and paths. A fact is committed
+to the journal before anybody is told of it: a suggestion before its launch, an ending before the sampler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from hpsearch.spec.model import Objective
+from hpsearch.study.pruning import Pruner
+from hpsearch.study.trial import (
+    Attempt,
+    Context,
+    Ending,
+    Entry,
+    Launch,
+    Measurement,
+    Outcome,
+    Report,
+    State,
+    Study,
+    StudyEnding,
+    Suggestion,
+    Trial,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Sampler(Protocol):
+    """Proposes params; told the truth about every trial. `restore` folds a whole history at once."""
+
+    def ask(self, number: int) -> Suggestion | None: ...
+    def measured(self, number: int, step: int, value: float) -> None: ...
+    def ended(self, number: int, state: State, value: float | None) -> None: ...
+    def restore(self, history: Iterable[tuple[Trial, Mapping[str, object]]]) -> None: ...
+
+
+class Journal(Protocol):
+    """Makes facts durable: they are committed, all or none, when `commit` returns."""
+
+    def commit(self, entries: Sequence[Entry]) -> None: ...
+
+
+class Search:
+    """One study's trials and what may happen next; all methods take `now`, milliseconds since the epoch."""
+
+    def __init__(
+        self,
+        study: Study,
+        sampler: Sampler,
+        pruner: Pruner,
+        journal: Journal,
+        python_path: Sequence[str] = (),
+    ) -> None:
+        self.study = study
+        self.trials: dict[int, Trial] = {}
+        self.rejected = 0
+        self._sampler = sampler
+        self._pruner = pruner
+        self._journal = journal
+        self._python_path = tuple(python_path)
+        self._live: set[int] = set()
+        self._waiting: list[int] = []
+        self._ended: Counter[State] = Counter()
+        self._ending: StudyEnding | None = None
+        self._exhausted = False
+        self._slots = study.spec.max_parallel_trials
+
+    def limit(self, slots: int) -> None:
+        """Run at most so many trials at once, where a machine has less room than the file asks for."""
+        self._slots = slots
+
+    def restore(self, trials: Sequence[Trial], attributes: Mapping[int, Mapping[str, object]]) -> None:
+        """Fold an earlier life of the study; its unfinished trials are launched again first."""
+        self._sampler.restore((trial, attributes[trial.number]) for trial in trials)
+        for recorded in trials:
+            self.trials[recorded.number] = recorded
+            # Rules look at a trial as it was at each measurement, so the fold grows it again.
+            seen = Trial(recorded.number, recorded.uid, recorded.params, recorded.created)
+            for measurement in recorded.measurements:
+                seen.measurements.append(measurement)
+                self._pruner.record(seen, measurement)
+            if recorded.ending:
+                self._ended[recorded.state] += 1
+                self._pruner.ended(recorded)
+            else:
+                self._waiting.append(recorded.number)
+
+    # -- the three events ---------------------------------------------------------------------------
+
+    def suggest(self, now: int) -> Launch | None:
+        """The next launch, committed; None when nothing may start now (see `over`)."""
+        if self._ending or len(self._live) >= self._slots:
+            return None
+        if self._waiting:
+            return self._launch(self.trials[self._waiting.pop(0)], now, [])
+        if self._exhausted or len(self.trials) >= self.study.spec.max_trials:
+            return None
+        number = len(self.trials)
+        suggestion = self._sampler.ask(number)
+        if suggestion is None:
+            self._exhausted = True
+            return None
+        trial = Trial(number, f"{self.study.uid}-{number}", suggestion.params, now)
+        self.trials[number] = trial
+        return self._launch(trial, now, [Entry(number, trial, attributes=suggestion.attributes)])
+
+    def measure(self, number: int, attempt: int, reports: Iterable[Report], now: int) -> bool:
+        """Take what an attempt reports; True while it should go on.
+
+        Reports of an attempt that is not the current one change nothing. What a pruned trial reported
+        after the step that decided it is dropped, so that timing does not change a study's table.
+        """
+        trial = self.trials[number]
+        if number not in self._live or trial.attempts[-1].number != attempt:
+            return False
+        entries: list[Entry] = []
+        fresh: list[Measurement] = []
+        ending: Ending | None = None
+        for report in reports:
+            if report.note:
+                log.warning("trial %d: %s", number, report.note)
+            if report.checkpoint:
+                trial.checkpoints.append(report.checkpoint)
+                entries.append(Entry(number, report.checkpoint, attempt))
+            if report.measurement and self._is_news(trial, report.measurement):
+                trial.measurements.append(report.measurement)
+                fresh.append(report.measurement)
+                entries.append(Entry(number, report.measurement, attempt))
+                ending = self._decide(trial, report.measurement, now)
+            ending = ending or (self._settle(trial, report.ending, now) if report.ending else None)
+            if ending:
+                entries.append(Entry(number, ending, attempt))
+                break
+        if entries:
+            self._journal.commit(entries)
+        self._tell(trial, fresh)
+        if ending:
+            self._end(trial, ending)
+        return ending is None and self._ending is None
+
+    def finish(self, number: int, ending: Ending) -> None:
+        """End a trial from outside of its process; a trial that has ended stays as it is."""
+        trial = self.trials[number]
+        if trial.ending is None:
+            self._journal.commit([Entry(number, ending)])
+            self._end(trial, ending)
+
+    def lost(self, number: int, attempt: int, reason: str, now: int) -> Launch | None:
+        """An attempt's process is gone: the launch of the next attempt, or None and the trial failed."""
+        trial = self.trials[number]
+        if number not in self._live or trial.attempts[-1].number != attempt:
+            return None
+        most = self.study.spec.limits.max_attempts
+        if len(trial.attempts) >= most:
+            self.finish(number, Ending(State.FAILED, f"{reason}, in attempt {attempt} of {most}", now))
+            return None
+        if self._ending:
+            return None
+        self._live.discard(number)
+        return self._launch(trial, now, [])
+
+    # -- the study as a whole -----------------------------------------------------------------------
+
+    def stop(self, outcome: Outcome, reason: str, now: int) -> None:
+        """Launch nothing more and let every trial stop; the first reason counts."""
+        self._ending = self._ending or StudyEnding(outcome, reason, now)
+
+    def released(self, number: int) -> None:
+        """A trial's slot is free again; an unfinished trial waits for the next life of the study."""
+        self._live.discard(number)
+
+    @property
+    def over(self) -> bool:
+        """True when no launch can ever come again in this life of the study."""
+        if self._ending:
+            return True
+        started = self._exhausted or len(self.trials) >= self.study.spec.max_trials
+        return started and self._ended.total() == len(self.trials)
+
+    @property
+    def live(self) -> frozenset[int]:
+        """The numbers of the trials that occupy a slot."""
+        return frozenset(self._live)
+
+    def conclude(self, now: int) -> StudyEnding:
+        """Commit and return how this life of the study ended."""
+        ending = self._ending or self._verdict(now)
+        self._journal.commit([Entry(None, ending)])
+        return ending
+
+    def counts(self) -> dict[State, int]:
+        """How many trials are in each state."""
+        counts = {state: self._ended[state] for state in State}
+        counts[State.RUNNING] = len(self.trials) - self._ended.total()
+        return counts
+
+    def best(self) -> Trial | None:
+        """The completed trial with the best objective; the earlier one of equals."""
+        return best_of(self.trials.values(), self.study)
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _launch(self, trial: Trial, now: int, entries: list[Entry]) -> Launch:
+        checkpoint = max(trial.checkpoints, key=lambda c: (c.step, c.attempt), default=None)
+        attempt = Attempt(len(trial.attempts) + 1, now, checkpoint.step if checkpoint else None)
+        self._journal.commit([*entries, Entry(trial.number, attempt, attempt.number)])
+        trial.attempts.append(attempt)
+        self._live.add(trial.number)
+        spec, directory = self.study.spec, trial_directory(self.study.directory, trial.number)
+        context = Context(
+            number=trial.number,
+            attempt=attempt.number,
+            seed=_seed(spec.sampler.seed, trial.number),
+            max_steps=spec.max_steps,
+            measure_every=spec.measure_every,
+            directory=directory,
+            device="cuda" if spec.resources.gpu else "cpu",
+            resources=spec.resources,
+            checkpoint=directory / checkpoint.name if checkpoint else None,
+            checkpoint_sha256=checkpoint.sha256 if checkpoint else None,
+        )
+        return Launch(
+            module=spec.module,
+            args=spec.args,
+            params=trial.params,
+            context=context,
+            metric=spec.objective.metric,
+            python_path=self._python_path,
+            timeout=spec.limits.trial_timeout,
+        )
+
+    def _is_news(self, trial: Trial, measurement: Measurement) -> bool:
+        """The first value for a step wins, also across attempts; steps only grow."""
+        news = trial.step is None or measurement.step > trial.step
+        self.rejected += not news
+        return news
+
+    def _decide(self, trial: Trial, measurement: Measurement, now: int) -> Ending | None:
+        self._pruner.record(trial, measurement)
+        decision = self._pruner.decide(trial)
+        return Ending(State.PRUNED, decision.reason, now) if decision.prune else None
+
+    def _settle(self, trial: Trial, ending: Ending, now: int) -> Ending:
+        """The ending that a trial claims, stamped; completed without a finite objective is no success."""
+        outcome = trial.outcome(self._objective, self.study.spec.selection)
+        if ending.state is State.COMPLETED and outcome is None:
+            reason = f"metric {self._objective.metric} was never reported as a finite number"
+            return Ending(State.FAILED, reason, now)
+        return Ending(ending.state, ending.reason, now)
+
+    def _tell(self, trial: Trial, measurements: Iterable[Measurement]) -> None:
+        known = dict(trial.values(self._objective.metric))
+        for measurement in measurements:
+            if measurement.step in known:
+                self._sampler.measured(trial.number, measurement.step, known[measurement.step])
+
+    def _end(self, trial: Trial, ending: Ending) -> None:
+        trial.ending = ending
+        self._ended[ending.state] += 1
+        outcome = trial.outcome(self._objective, self.study.spec.selection)
+        completed = ending.state is State.COMPLETED
+        self._sampler.ended(trial.number, ending.state, outcome[1] if outcome and completed else None)
+        self._pruner.ended(trial)
+        self._check_failures(ending.time)
+
+    def _check_failures(self, now: int) -> None:
+        """Stop at maxFailedTrials; where that is 0, when failing is clearly the rule.
+
+        Source: the decisions on AI Platform's undocumented "the service decides".
+        """
+        counts, most = self.counts(), self.study.spec.limits.max_failed_trials
+        failed = counts[State.FAILED]
+        finished = sum(counts.values()) - counts[State.RUNNING]
+        hopeless = (failed == finished == 3) or (finished >= 6 and failed * 2 > finished)
+        if (most and failed >= most) or (not most and hopeless):
+            last = next(t for t in reversed(self.trials.values()) if t.state is State.FAILED)
+            reason = last.ending.reason if last.ending else ""
+            limit = f"maxFailedTrials is {most}" if most else "failing is the rule"
+            self.stop(
+                Outcome.FAILED,
+                f"{failed} of {finished} trials failed ({limit}); trial {last.number}: {reason}",
+                now,
+            )
+
+    def _verdict(self, now: int) -> StudyEnding:
+        counts = self.counts()
+        completed = counts[State.COMPLETED]
+        if completed:
+            reason = f"{completed} of {len(self.trials)} trials completed"
+            if self._exhausted:
+                reason += "; every point of the search space has been tried"
+            return StudyEnding(Outcome.COMPLETED, reason, now)
+        seen = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+        return StudyEnding(Outcome.FAILED, f"no trial completed: {seen or 'no trial started'}", now)
+
+    @property
+    def _objective(self) -> Objective:
+        return self.study.spec.objective
+
+
+def best_of(trials: Iterable[Trial], study: Study) -> Trial | None:
+    """The completed trial with the best objective; the earlier one of equals, None if none completed."""
+    objective, selection = study.spec.objective, study.spec.selection
+    scored = [
+        (objective.cost(outcome[1]), trial.number, trial)
+        for trial in trials
+        if trial.state is State.COMPLETED and (outcome := trial.outcome(objective, selection))
+    ]
+    return min(scored)[2] if scored else None
+
+
+def trial_directory(study: Path, number: int) -> Path:
+    """Where a trial's files lie within its study's directory."""
+    return study / "trials" / f"{number:04d}"
+
+
+def _seed(study_seed: int, number: int) -> int:
+    """A trial's own seed (0 to 2^32-1), a pure function of the study's seed and the trial's number."""
+    digest = hashlib.blake2b(f"{study_seed}:{number}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")

@@ -1,0 +1,262 @@
+"""The wiring of a study: file to Spec, store, search, runner and outbox; every decision is made elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+from hpsearch.errors import SpecError, UsageError
+from hpsearch.run.local import now
+from hpsearch.spec.model import Spec
+from hpsearch.spec.reading import read
+from hpsearch.study.pruning import make_pruner
+from hpsearch.study.sampling import OptunaSampler
+from hpsearch.study.search import Search
+from hpsearch.study.store import History, Store, StoreReader, holds_study
+from hpsearch.study.trial import Entry, Outcome, Study, StudyEnding
+from hpsearch.track.outbox import Outbox
+from hpsearch.track.uri import default_uri
+
+EXIT_CODES: Mapping[Outcome, int] = {
+    Outcome.COMPLETED: 0,
+    Outcome.FAILED: 3,
+    Outcome.DEADLINE: 4,
+    Outcome.INTERRUPTED: 75,
+}
+# How long the end of a study waits for MLflow to take what is left (seconds); the store keeps the rest.
+DELIVERY = 60.0
+PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow")
+STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run a study, beside what its file says; `resume` is auto, never or must."""
+
+    home: Path
+    study: str | None = None
+    resume: str = "never"
+    local: bool = False
+    address: str | None = None
+    tracking_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run left behind: the store's content, how it ended, and what MLflow has not taken yet."""
+
+    history: History
+    ending: StudyEnding
+    undelivered: int
+    problem: str | None
+
+
+class Watcher(Protocol):
+    """Somebody who looks on; called on the driver's main thread."""
+
+    def started(self, study: Study, search: Search, tracking_uri: str, resumed: bool) -> None: ...
+    def committed(self, entries: Sequence[Entry]) -> None: ...
+    def stopped(self) -> None: ...
+
+
+def run(file: Path, options: Options, watcher: Watcher) -> Result:
+    """Run the study that a file describes to its end.
+
+    Raises SpecError (invalid file), UsageError (the study exists, no trainer), and what `resume` raises.
+    """
+    if options.resume not in ("auto", "never", "must"):
+        raise UsageError(f"--resume {options.resume!r} is none of auto, never, must")
+    spec = _valid_spec(file)
+    exists = options.study is not None and holds_study(options.home / options.study)
+    if options.study and exists and options.resume != "never":
+        return resume(options.study, options, watcher)
+    if options.resume == "must":
+        raise UsageError(
+            f"no study {options.study!r} in {options.home} to resume"
+            if options.study
+            else "--resume must needs --study",
+            hint="`hpsearch list` names the studies here",
+        )
+    _check_module(spec, _python_path(spec))
+    name = options.study or _free_name(options.home, file.stem)
+    if not STUDY_NAME.fullmatch(name):
+        raise UsageError(
+            f"study name {name!r} is not usable as a directory",
+            hint="use letters, digits, '_', '-' and '.', at most 100; give one with --study",
+        )
+    study = Study(
+        name=name,
+        uid=uuid.uuid4().hex,
+        created=now(),
+        spec=spec,
+        directory=options.home / name,
+        git_sha=_git_sha(file.absolute().parent),
+        versions=_versions(),
+    )
+    uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
+    return _drive(Store.create(study, uri), options, watcher, resumed=False)
+
+
+def resume(name: str, options: Options, watcher: Watcher) -> Result:
+    """Go on with a study: what ended is kept, the rest continues from checkpoints or starts again.
+
+    Raises UsageError (no such study), StudyBusy, StoreDamaged, ServiceUnavailable, Interrupted.
+    """
+    return _drive(Store.open(options.home / name), options, watcher, resumed=True)
+
+
+def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -> Result:
+    try:
+        history = store.take(now())
+        study, uri = history.study, options.tracking_uri or history.tracking_uri
+        python_path = _python_path(study.spec)
+        journal = _Journal(store, watcher)
+        search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, python_path)
+        search.restore(history.trials, history.attributes)
+        with _tracked(store, history, uri, options.home) as outbox:
+            try:
+                watcher.started(study, search, uri, resumed)
+                if not search.over:
+                    _check_module(study.spec, python_path)
+                    _execute(search, options)
+                ending = search.conclude(now())
+            finally:
+                watcher.stopped()
+            delivered = outbox.close(DELIVERY)
+            problem = outbox.problem
+    finally:
+        store.close()
+    reader = StoreReader(store.directory)
+    try:
+        left = 0 if delivered else store.lsn - outbox.offset
+        return Result(reader.history(), ending, left, problem)
+    finally:
+        reader.close()
+
+
+def _execute(search: Search, options: Options) -> None:
+    """Run with the runner that was asked for; Ray is imported only where it is used."""
+    if options.local:
+        from hpsearch.run import local
+
+        local.run(search)
+    else:
+        from hpsearch.run import cluster
+
+        cluster.run(search, address=options.address)
+
+
+@contextmanager
+def _tracked(store: Store, history: History, uri: str, home: Path) -> Iterator[Outbox]:
+    """An outbox that follows the store, and whose progress the store keeps."""
+    study = history.study
+    embedded = uri == default_uri(home)
+    reader = StoreReader(store.directory)
+    outbox = Outbox(
+        study,
+        reader.changes,
+        uri=uri,
+        artifact_root=home.absolute() / "mlartifacts" if embedded else None,
+        experiment=study.spec.tracking.experiment or Path(study.spec.source).stem,
+        offset=history.offset if uri == history.tracking_uri else 0,
+        parent_run_id=history.parent_run_id if uri == history.tracking_uri else None,
+    )
+    store.progress = lambda: (outbox.offset, outbox.parent_run_id)
+    outbox.start()
+    try:
+        yield outbox
+    finally:
+        outbox.close(0)
+        reader.close()
+
+
+class _Journal:
+    """The store, with somebody looking on: facts are shown when they are durable, never before."""
+
+    def __init__(self, store: Store, watcher: Watcher) -> None:
+        self._store = store
+        self._watcher = watcher
+
+    def commit(self, entries: Sequence[Entry]) -> None:
+        """Make facts durable, then show them."""
+        self._store.commit(entries)
+        self._watcher.committed(entries)
+
+
+def _valid_spec(file: Path) -> Spec:
+    reading = read(file)
+    if reading.spec is None:
+        raise SpecError(
+            f"{file} is not valid: {len(reading.errors)} error{'s' * (len(reading.errors) != 1)}",
+            hint=f"`hpsearch check {file}` explains each",
+            problems=reading.errors,
+        )
+    return reading.spec
+
+
+def _python_path(spec: Spec) -> tuple[str, ...]:
+    """Where trainers are looked for before the installed packages: here, then beside the file."""
+    return tuple(dict.fromkeys((str(Path.cwd()), str(Path(spec.source).absolute().parent))))
+
+
+def _check_module(spec: Spec, python_path: Sequence[str]) -> None:
+    """Raise UsageError if the trainer's module cannot be found; it is not imported here."""
+    if not spec.module:
+        raise UsageError(
+            f"{spec.source} names no pythonModule: nothing to run", hint="set trainingInput.pythonModule"
+        )
+    earlier = list(sys.path)
+    sys.path[:0] = python_path
+    try:
+        importlib.invalidate_caches()
+        found = importlib.util.find_spec(spec.module)
+    except (ImportError, ValueError) as error:
+        raise UsageError(
+            f"pythonModule {spec.module!r} cannot be found: {error}", hint=_where(python_path)
+        ) from error
+    finally:
+        sys.path[:] = earlier
+    if found is None:
+        raise UsageError(f"pythonModule {spec.module!r} cannot be found", hint=_where(python_path))
+
+
+def _where(python_path: Sequence[str]) -> str:
+    return f"it is looked for in {', '.join(python_path)} and among the installed packages"
+
+
+def _free_name(home: Path, stem: str) -> str:
+    """The stem with the next number above all in use, so that names tell the order."""
+    pattern = re.compile(re.escape(stem) + r"-(\d+)")
+    used = [int(m[1]) for p in (home.iterdir() if home.is_dir() else ()) if (m := pattern.fullmatch(p.name))]
+    return f"{stem}-{max(used, default=0) + 1}"
+
+
+def _git_sha(directory: Path) -> str | None:
+    """The commit of the working tree that the file lies in, None outside of one."""
+    command = ["git", "-C", str(directory), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    """The versions of what a result depends on, without importing any of it."""
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

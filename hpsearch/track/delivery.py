@@ -1,0 +1,237 @@
+"""Delivering news: the parent run of a study, a child run per trial, each with as few requests as can be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from hpsearch.study.trial import Outcome, Study, StudyEnding, Trial
+from hpsearch.track import rows
+from hpsearch.track.ledger import Best, News, TrialNews
+from hpsearch.track.patience import Patience
+from hpsearch.track.rows import Point, Row
+from hpsearch.track.runs import ROWS_PER_REQUEST, Refused, Run, Runs
+
+Answer = TypeVar("Answer")
+_log = logging.getLogger(__name__)
+
+
+class Delivery:
+    """The runs of one study; `set_aside` counts the rows that MLflow refused for good."""
+
+    def __init__(self, study: Study, runs: Runs, patience: Patience) -> None:
+        self.parent = Run("")
+        self.set_aside = 0
+        self._study = study
+        self._runs = runs
+        self._patience = patience
+        self._common = rows.study_tags(study)
+        self._children: dict[str, Run] = {}
+        # Runs whose first request got no answer: it may still be carried out, later and a second time.
+        self._doubtful: set[str] = set()
+
+    def open(self, parent_run_id: str | None) -> bool:
+        """Find the runs of this study or make its parent; False if MLflow had never heard of it."""
+        insist = self._patience.insist
+        insist(self._runs.connect)
+        insist(lambda: self._runs.open_experiment(rows.experiment_tags(self._study.spec), parent_run_id))
+        parent = self._adopt(insist(lambda: self._runs.find(rows.STUDY_UID, self._study.uid)))
+        self.parent = parent or insist(self._maker(rows.STUDY_UID, self._study.uid, self._make_parent))
+        return parent is not None
+
+    def keep_spec(self) -> None:
+        """Store the Spec's text with the parent; an artifact store in trouble is noted and no more."""
+        name = rows.artifact_name(self._study.spec.source)
+        try:
+            self._runs.keep_text(self.parent.run_id, self._study.spec.text, name)
+        except Exception as error:  # its own thread: nobody else would hear of it
+            _log.warning("the text of the study's file was not stored in MLflow: %s", error)
+
+    def tell(self, news: News) -> None:
+        """Deliver news; raises Abandoned when the time to close is over."""
+        for number, told in news.trials.items():
+            run = self._child(number, told)
+            if run is not None:
+                self._tell_trial(run, told)
+        self._tell_study(news)
+
+    # Runs -------------------------------------------------------------------------------------------
+
+    def _adopt(self, found: Sequence[Run]) -> Run | None:
+        """Take over the runs that are there; where a lost reply left two, the one that holds more."""
+        parent: Run | None = None
+        for run in found:
+            uid = run.tags.get(rows.TRIAL_UID)
+            if uid is None:
+                first = parent = parent or run
+            else:
+                first = self._children.setdefault(uid, run)
+                if run.status != "RUNNING":
+                    run.forget()
+            if first is not run and run.active:
+                self._drop(run)
+        return parent
+
+    def _maker(self, tag: str, uid: str, make: Callable[[], Run]) -> Callable[[], Run]:
+        """A request that may be asked again: from the second time on it looks before it makes."""
+        asked = False
+
+        def request() -> Run:
+            nonlocal asked
+            if asked:
+                self._doubtful.add(uid)
+                found = [run for run in self._runs.find(tag, uid) if self._is(run, tag)]
+                if found:
+                    return found[0]
+            asked = True
+            return make()
+
+        return request
+
+    @staticmethod
+    def _is(run: Run, tag: str) -> bool:
+        """True if a run found by a tag is the one meant: the study's uid stands on its children too."""
+        return tag == rows.TRIAL_UID or rows.TRIAL_UID not in run.tags
+
+    def _make_parent(self) -> Run:
+        tags = {**self._common, rows.NOTE: rows.description(self._study)}
+        return self._runs.create(self._study.name, self._study.created, tags)
+
+    def _child(self, number: int, told: TrialNews) -> Run | None:
+        """The run of a trial, made if the trial is new; None where a user removed it or MLflow refused it."""
+        run = self._children.get(told.uid)
+        if run is None and told.suggested and told.trial is not None:
+            run = self._made(told.trial) or Run("", active=False)
+            self._children[told.uid] = run
+        return run if run is not None and run.active else None
+
+    def _made(self, trial: Trial) -> Run | None:
+        tags = self._common | rows.birth_tags(trial, self.parent.run_id) | rows.trial_tags(trial)
+        name = f"{self._study.name}/{trial.number:04d}"
+        make = self._maker(rows.TRIAL_UID, trial.uid, lambda: self._runs.create(name, trial.created, tags))
+        try:
+            return self._patience.ask(make)
+        except Refused:
+            # The experiment may have been deleted while we ran.
+            experiment = rows.experiment_tags(self._study.spec)
+            self._try("the experiment", lambda: self._runs.open_experiment(experiment, self.parent.run_id))
+            return self._try(f"trial {trial.number}", make)
+
+    def _settle(self, uid: str, tag: str, keep: Run) -> None:
+        """Remove the second run that a request without an answer may have made."""
+        if uid not in self._doubtful:
+            return
+        for run in self._try(f"the runs of {uid}", lambda: self._runs.find(tag, uid)) or []:
+            if run.active and run.run_id != keep.run_id and self._is(run, tag):
+                self._drop(run)
+        self._doubtful.discard(uid)
+
+    def _drop(self, run: Run) -> None:
+        _log.info("run %s is a double, made by a request whose answer was lost; deleted", run.run_id)
+        self._try(f"run {run.run_id}", lambda: self._runs.delete(run.run_id))
+
+    # News -------------------------------------------------------------------------------------------
+
+    def _tell_trial(self, run: Run, told: TrialNews) -> None:
+        trial = told.trial
+        batch = rows.param_rows(trial.params) if trial and told.suggested else []
+        tags = run.unheard(rows.trial_tags(trial)) if trial else {}
+        self._log(run, [*batch, *rows.tag_rows(tags), *told.points])
+        run.tags.update(tags)
+        if trial is None or trial.ending is None:
+            return
+        self._end(run, rows.STATUS[trial.ending.state], trial.ending.time, again=False)
+        self._settle(trial.uid, rows.TRIAL_UID, run)
+        run.forget()
+
+    def _tell_study(self, news: News) -> None:
+        parent, ending, best = self.parent, news.ending, news.best
+        tags: dict[str, str] = {}
+        if best and (news.points or ending):
+            child = self._children.get(best.uid)
+            tags |= rows.best_tags(best.number, best.params, child.run_id if child else None)
+        batch: list[Row] = list(news.points)
+        if ending:
+            tags |= rows.tags_of({"state": ending.outcome.value, "reason": ending.reason})
+            batch += self._result(ending, best)
+        elif news.resumed:
+            tags |= {"state": "running", "reason": "resumed"}
+        tags = parent.unheard(tags)
+        self._log(parent, [*batch, *rows.tag_rows(tags)])
+        parent.tags.update(tags)
+        if ending:
+            self._end(parent, rows.STUDY_STATUS[ending.outcome], ending.time, again=True)
+            self._settle(self._study.uid, rows.STUDY_UID, parent)
+        elif news.resumed and parent.active and parent.status != "RUNNING":
+            self._try("the parent run", lambda: self._runs.reopen(parent.run_id))
+            parent.status = "RUNNING"
+
+    def _result(self, ending: StudyEnding, best: Best | None) -> list[Row]:
+        """The best trial's objective, and at a final ending its params: they can be written only once."""
+        if best is None:
+            return []
+        name = rows.clean_name(self._study.spec.objective.metric)
+        result: list[Row] = [Point(name, best.value, ending.time, best.step)]
+        params = rows.param_rows(best.params)
+        texts = {param.name: param.text for param in params}
+        final = ending.outcome in (Outcome.COMPLETED, Outcome.FAILED)
+        if final and self.parent.params.items() <= texts.items():
+            self.parent.params = texts
+            result += params
+        return result
+
+    # Requests ---------------------------------------------------------------------------------------
+
+    def _log(self, run: Run, batch: Sequence[Row]) -> None:
+        sound = [row for row in batch if not isinstance(row, Point) or row.sound]
+        for row in batch:
+            if isinstance(row, Point) and not row.sound:
+                self._refuse(f"{row}", "a number beyond 64 bits")
+        for start in range(0, len(sound), ROWS_PER_REQUEST):
+            self._log_some(run, sound[start : start + ROWS_PER_REQUEST])
+
+    def _log_some(self, run: Run, some: Sequence[Row]) -> None:
+        """Write rows in one request; halve a refused batch until the bad rows stand alone."""
+        if not run.active:
+            return
+        try:
+            self._patience.ask(lambda: self._runs.log(run.run_id, some))
+            return
+        except Refused as refusal:
+            if self._is_gone(run, refusal):
+                return
+            if len(some) == 1:
+                self._refuse(f"{some[0]} of run {run.run_id}", refusal.message)
+                return
+        self._log_some(run, some[: len(some) // 2])
+        self._log_some(run, some[len(some) // 2 :])
+
+    def _end(self, run: Run, status: str, time: int, *, again: bool) -> None:
+        """Set a final status; `again` even if MLflow has it already, for the new time."""
+        if not run.active or (run.status == status and not again):
+            return
+        try:
+            self._patience.ask(lambda: self._runs.end(run.run_id, status, time))
+            run.status = status
+        except Refused as refusal:
+            if not self._is_gone(run, refusal):
+                self._refuse(f"the status of run {run.run_id}", refusal.message)
+
+    def _is_gone(self, run: Run, refusal: Refused) -> bool:
+        if refusal.missing or self._patience.ask(lambda: self._runs.is_gone(run.run_id)):
+            run.active = False
+            _log.warning("run %s was deleted in MLflow; it is told nothing more", run.run_id)
+        return not run.active
+
+    def _try(self, subject: str, request: Callable[[], Answer]) -> Answer | None:
+        try:
+            return self._patience.ask(request)
+        except Refused as refusal:
+            self._refuse(subject, refusal.message)
+            return None
+
+    def _refuse(self, subject: str, message: str) -> None:
+        self.set_aside += 1
+        level = logging.WARNING if self.set_aside == 1 else logging.DEBUG
+        _log.log(level, "MLflow refused %s, set aside: %s", subject, message)

@@ -1,0 +1,121 @@
+"""Facts of the store folded into what MLflow has not heard yet; pure: a resume folds without sending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hpsearch.spec.model import Params, Spec
+from hpsearch.study.trial import Attempt, Change, Ending, Measurement, State, StudyEnding, Trial
+from hpsearch.track.rows import Point, clean_name
+
+
+@dataclass(slots=True)
+class TrialNews:
+    """One trial with news: `suggested` if it is new; `trial` is None once it ended in earlier news."""
+
+    uid: str
+    trial: Trial | None
+    suggested: bool = False
+    points: list[Point] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best completed trial so far, and the (step, value) that counts."""
+
+    number: int
+    uid: str
+    params: Params
+    step: int
+    value: float
+
+
+@dataclass(slots=True)
+class News:
+    """What some facts change: trials by number, and on the study's own run.
+
+    `points`: improvements of the best; `best`: the best after them.
+    `ending`: the study ended, and nothing followed. `resumed`: something followed an ending.
+    """
+
+    trials: dict[int, TrialNews] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    best: Best | None = None
+    ending: StudyEnding | None = None
+    resumed: bool = False
+
+
+class Ledger:
+    """What must be known of the past to tell the news; its size is that of the running trials."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._objective = spec.objective
+        self._selection = spec.selection
+        self._live: dict[int, Trial] = {}
+        self._uids: dict[int, str] = {}
+        self._completed = 0
+        self._ended = False
+        self._best: Best | None = None
+
+    def fold(self, changes: Iterable[Change]) -> News:
+        """Take in facts in the order of the store; return what they change."""
+        news = News()
+        for change in changes:
+            if isinstance(change.fact, StudyEnding):
+                self._ended, news.ending = True, change.fact
+            elif change.trial is not None:
+                if self._ended:
+                    self._ended, news.ending, news.resumed = False, None, True
+                self._fold_trial(news, change.trial, change.fact)
+        news.best = self._best
+        return news
+
+    def _fold_trial(self, news: News, number: int, fact: object) -> None:
+        if isinstance(fact, Trial):
+            self._uids[number] = fact.uid
+            self._live[number] = Trial(number, fact.uid, fact.params, fact.created)
+        if number not in self._uids:
+            return
+        trial = self._live.get(number)
+        told = news.trials.get(number)
+        if told is None:
+            told = news.trials[number] = TrialNews(self._uids[number], trial)
+        if isinstance(fact, Measurement):
+            told.points.extend(
+                Point(clean_name(name), value, fact.time, fact.step) for name, value in fact.metrics.items()
+            )
+        if trial is not None:
+            self._advance(news, told, trial, fact)
+
+    def _advance(self, news: News, told: TrialNews, trial: Trial, fact: object) -> None:
+        match fact:
+            case Trial():
+                told.suggested = True
+            case Attempt():
+                trial.attempts.append(fact)
+            case Measurement():
+                self._remember(trial, fact)
+            case Ending():
+                trial.ending = fact
+                del self._live[trial.number]
+                self._compare(news, trial, fact)
+
+    def _remember(self, trial: Trial, measurement: Measurement) -> None:
+        """Append a measurement and drop those that neither count nor are the last."""
+        trial.measurements.append(measurement)
+        outcome = trial.outcome(self._objective, self._selection)
+        metric = self._objective.metric
+        counting = next((m for m in trial.measurements if (m.step, m.metrics.get(metric)) == outcome), None)
+        trial.measurements[:] = [m for m in trial.measurements if m is counting or m is measurement]
+
+    def _compare(self, news: News, trial: Trial, ending: Ending) -> None:
+        if ending.state is not State.COMPLETED:
+            return
+        self._completed += 1
+        outcome = trial.outcome(self._objective, self._selection)
+        if outcome is None or (self._best and not self._objective.better(outcome[1], self._best.value)):
+            return
+        self._best = Best(trial.number, trial.uid, trial.params, *outcome)
+        name = clean_name(f"best/{self._objective.metric}")
+        news.points.append(Point(name, outcome[1], ending.time, self._completed))

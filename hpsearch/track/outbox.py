@@ -1,0 +1,157 @@
+"""The outbox: a thread that follows the store and tells MLflow, so that the driver's loop never waits for it.
+
+The store is the truth and keeps every fact; the outbox holds one page of them and an offset. What was told
+may be told again without harm (stored timestamps, runs found by tag), so the offset moves after the reply.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hpsearch.errors import HpsearchError, ServiceUnavailable
+from hpsearch.study.trial import Change, Study
+from hpsearch.track.delivery import Delivery
+from hpsearch.track.ledger import Ledger
+from hpsearch.track.patience import Abandoned, Patience
+from hpsearch.track.runs import THREAD_NAME, Runs, first_line
+from hpsearch.track.uri import redact
+
+PAGE = 5_000
+
+_log = logging.getLogger(__name__)
+
+
+class Outbox:
+    """Delivers the committed facts of one study to MLflow, each once in effect.
+
+    `changes(after_lsn, limit)` reads facts in order and is called from the outbox's thread only.
+    `interval`: seconds between flushes.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        changes: Callable[[int, int], Sequence[Change]],
+        *,
+        uri: str,
+        artifact_root: Path | None,
+        experiment: str,
+        offset: int,
+        parent_run_id: str | None,
+        interval: float = 1.0,
+    ) -> None:
+        self._changes = changes
+        self._interval = interval
+        self._offset = offset
+        self._parent_run_id = parent_run_id
+        self._patience = Patience(f"MLflow at {redact(uri)}")
+        self._delivery = Delivery(study, Runs(uri, experiment, artifact_root), self._patience)
+        self._ledger = Ledger(study.spec)
+        self._news = threading.Event()
+        self._drained = False
+        self._stopped: str | None = None
+        self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
+        # An artifact store out of reach may hold its client for minutes: the metrics do not wait for it.
+        self._keeping = threading.Thread(
+            target=self._delivery.keep_spec, name=f"{THREAD_NAME}-spec", daemon=True
+        )
+
+    @property
+    def offset(self) -> int:
+        """Every fact with an lsn up to this one is in MLflow."""
+        return self._offset
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The study's own run, None until known."""
+        return self._parent_run_id
+
+    @property
+    def problem(self) -> str | None:
+        """One line about what keeps it from delivering now, None when all is well."""
+        return self._stopped or self._patience.problem
+
+    @property
+    def set_aside(self) -> int:
+        """How many rows MLflow refused for good."""
+        return self._delivery.set_aside
+
+    def start(self) -> None:
+        """Start the thread and return at once."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that there is news; cheap, from any thread."""
+        self._news.set()
+
+    def close(self, timeout: float) -> bool:
+        """Deliver what is committed, then stop; True if everything was delivered in time."""
+        deadline = time.monotonic() + timeout
+        self._patience.close(timeout)
+        self._news.set()
+        for thread in (self._thread, self._keeping):
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return self._drained
+
+    def _work(self) -> None:
+        try:
+            if not self._delivery.open(self._parent_run_id):
+                # A tracking server that has never heard of the study is told all of it.
+                self._offset = 0
+            self._parent_run_id = self._delivery.parent.run_id
+            self._keeping.start()
+            self._learn()
+            self._follow()
+        except Abandoned:
+            pass
+        # The thread's own border: a bug here must neither end the driver nor go unnoticed.
+        except Exception as error:
+            self._stopped = f"the outbox stopped: {type(error).__name__}: {first_line(error)}"
+            _log.exception("the outbox stopped; the facts wait in the store")
+
+    def _learn(self) -> None:
+        """Fold the facts that were delivered before, for the best so far and the trials still running."""
+        after = 0
+        while after < self._offset:
+            page = [change for change in self._read(after) if change.lsn <= self._offset]
+            if not page:
+                return
+            self._ledger.fold(page)
+            after = page[-1].lsn
+
+    def _follow(self) -> None:
+        while True:
+            # Looked at before reading: what was committed before close() is in the page.
+            closing = self._patience.closing.is_set()
+            page = self._read(self._offset)
+            if page:
+                self._delivery.tell(self._ledger.fold(page))
+                self._offset = page[-1].lsn
+            elif closing:
+                self._drained = True
+                return
+            self._rest(len(page))
+
+    def _rest(self, delivered: int) -> None:
+        if delivered == 0:
+            self._news.wait(self._interval)
+            self._news.clear()
+        elif delivered < PAGE:
+            self._patience.closing.wait(self._interval)
+
+    def _read(self, after: int) -> Sequence[Change]:
+        return self._patience.insist(lambda: self._page(after))
+
+    def _page(self, after: int) -> Sequence[Change]:
+        try:
+            return self._changes(after, PAGE)
+        except HpsearchError:
+            raise
+        # Whatever the store's driver says: the outbox outlives it.
+        except Exception as error:
+            raise ServiceUnavailable(f"the study's store cannot be read: {first_line(error)}") from error

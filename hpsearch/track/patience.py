@@ -1,0 +1,82 @@
+"""Requests to a service that may be away: asked again with growing pauses until a deadline, said once."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from hpsearch.errors import HpsearchError, ServiceUnavailable
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+CLOSING_PAUSE = 0.5
+
+Answer = TypeVar("Answer")
+_log = logging.getLogger(__name__)
+
+
+class Abandoned(Exception):
+    """The time given to close() is over."""
+
+
+class Patience:
+    """Asks one service, one request at a time, from one thread; times are seconds.
+
+    `problem` is one line about what is wrong now, None when all is well.
+    """
+
+    def __init__(self, service: str) -> None:
+        self.problem: str | None = None
+        self.closing = threading.Event()
+        self._service = service
+        self._deadline = 0.0
+        # Its own generator: the global one belongs to whoever seeded it.
+        self._random = random.Random()
+
+    def close(self, timeout: float) -> None:
+        """End all waiting within a time."""
+        self._deadline = time.monotonic() + timeout
+        self.closing.set()
+
+    def ask(self, request: Callable[[], Answer]) -> Answer:
+        """The answer, however long it takes; raises what is no outage, and Abandoned when time is over."""
+        return self._ask(request, ServiceUnavailable)
+
+    def insist(self, request: Callable[[], Answer]) -> Answer:
+        """The answer to a request without which nothing goes on: a refusal too is waited out."""
+        return self._ask(request, HpsearchError)
+
+    def _ask(self, request: Callable[[], Answer], trouble: type[HpsearchError]) -> Answer:
+        pause = FIRST_PAUSE
+        while True:
+            if self.closing.is_set() and time.monotonic() >= self._deadline:
+                raise Abandoned
+            try:
+                answer = request()
+            except trouble as error:
+                self._note(error)
+                self._wait(pause * self._random.uniform(0.5, 1.0))
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                self._relax()
+                return answer
+
+    def _wait(self, pause: float) -> None:
+        if not self.closing.is_set():
+            self.closing.wait(pause)
+            return
+        time.sleep(max(0.0, min(pause, CLOSING_PAUSE, self._deadline - time.monotonic())))
+
+    def _note(self, error: HpsearchError) -> None:
+        if self.problem is None:
+            _log.warning("%s: %s; the facts wait in the store", self._service, error.message)
+        self.problem = f"{self._service}: {error.message}"
+
+    def _relax(self) -> None:
+        if self.problem is not None:
+            _log.info("%s is back", self._service)
+        self.problem = None

@@ -1,0 +1,225 @@
+"""The MLflow door: runs are found, made, fed and ended through MlflowClient; nothing else imports mlflow.
+
+Fluent calls and autolog would set process-wide state, and the asynchronous mode only logs its failures:
+neither is used. Every method raises ServiceUnavailable where asking again may help, Refused where it
+never will.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hpsearch.errors import HpsearchError, ServiceUnavailable
+from hpsearch.track.rows import Param, Point, Row, Tag
+from hpsearch.track.uri import redact
+
+THREAD_NAME = "hpsearch-outbox"
+ROWS_PER_REQUEST = 1_000
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # The outbox backs off by itself; MLflow's own retries would hold one request for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # Else set_terminated prints to stdout and reads the run again, a second request.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+Answer = TypeVar("Answer")
+
+
+class Refused(HpsearchError):
+    """MLflow will never take this request; `missing` if what it names is not there."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+@dataclass(slots=True)
+class Run:
+    """One run as MLflow has it; `active` is False once a user deleted it."""
+
+    run_id: str
+    status: str = "RUNNING"
+    active: bool = True
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    size: int = 0
+
+    def unheard(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """The tags that the run does not have yet."""
+        return {name: text for name, text in tags.items() if self.tags.get(name) != text}
+
+    def forget(self) -> None:
+        """Drop what only a live run needs, so that thousands of ended ones weigh little."""
+        self.tags, self.params = {}, {}
+
+
+class Runs:
+    """The runs of one experiment."""
+
+    def __init__(self, uri: str, experiment: str, artifact_root: Path | None) -> None:
+        self._uri = uri
+        self._experiment = experiment
+        self._artifact_root = artifact_root
+        self._experiment_id = ""
+        self._client: Any = None
+        self._entities: Any = None
+
+    def connect(self) -> None:
+        """Import MLflow and open the store; a new database gets its tables here (seconds)."""
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        warnings.filterwarnings("ignore", module=r"mlflow\.")
+        _asked(self._connect)
+
+    def _connect(self) -> None:
+        import mlflow.entities
+        from mlflow.tracking import MlflowClient
+
+        for handler in logging.getLogger("mlflow").handlers:
+            handler.addFilter(_from_elsewhere)
+        self._entities = mlflow.entities
+        self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+
+    def open_experiment(self, tags: Mapping[str, str], run_id: str | None = None) -> None:
+        """Find the experiment, by a known run or by its name; restore a deleted one, make a missing one."""
+        experiment = _asked(lambda: self._client.get_experiment_by_name(self._experiment))
+        if run_id is not None:
+            # A user may have renamed the experiment: its runs still know where they are.
+            try:
+                home = _asked(lambda: self._client.get_run(run_id)).info.experiment_id
+                experiment = _asked(lambda: self._client.get_experiment(home))
+            except Refused:
+                pass  # another tracking server than last time: the study is delivered anew
+        if experiment is None:
+            location = self._artifact_root.absolute().as_uri() if self._artifact_root else None
+            self._experiment_id = str(
+                _asked(lambda: self._client.create_experiment(self._experiment, location, dict(tags)))
+            )
+            return
+        if experiment.lifecycle_stage != "active":
+            _asked(lambda: self._client.restore_experiment(experiment.experiment_id))
+        self._experiment_id = str(experiment.experiment_id)
+
+    def find(self, tag: str, text: str) -> list[Run]:
+        """All runs with a tag, deleted ones too; those that hold most come first."""
+        found: list[Run] = []
+        token: str | None = None
+        while True:
+            page = _asked(lambda token=token: self._search(tag, text, token))  # type: ignore[misc]
+            found.extend(_run(run) for run in page)
+            token = page.token
+            if not token:
+                break
+        return sorted(found, key=lambda run: (not run.active, -run.size, run.run_id))
+
+    def _search(self, tag: str, text: str, token: str | None) -> Any:
+        return self._client.search_runs(
+            [self._experiment_id],
+            filter_string=f"tags.`{tag}` = '{text}'",
+            run_view_type=self._entities.ViewType.ALL,
+            max_results=1_000,
+            page_token=token,
+        )
+
+    def create(self, name: str, created: int, tags: Mapping[str, str]) -> Run:
+        """Make a run that starts at a time (milliseconds) and has its tags from the first moment."""
+        answer = _asked(
+            lambda: self._client.create_run(
+                self._experiment_id, start_time=created, tags=dict(tags), run_name=name
+            )
+        )
+        if not answer.info.run_id:
+            raise ServiceUnavailable("the answer to create_run is not MLflow's")
+        return Run(str(answer.info.run_id), tags=dict(tags))
+
+    def log(self, run_id: str, rows: Sequence[Row]) -> None:
+        """Write rows to a run in one request, params first; at most ROWS_PER_REQUEST."""
+        entities = self._entities
+        metrics = [entities.Metric(r.name, r.value, r.time, r.step) for r in rows if isinstance(r, Point)]
+        params = [entities.Param(r.name, r.text) for r in rows if isinstance(r, Param)]
+        tags = [entities.RunTag(r.name, r.text) for r in rows if isinstance(r, Tag)]
+        _asked(lambda: self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags))
+
+    def end(self, run_id: str, status: str, time: int) -> None:
+        """Set a final status and the time it was reached (milliseconds)."""
+        _asked(lambda: self._client.set_terminated(run_id, status, time))
+
+    def reopen(self, run_id: str) -> None:
+        """Set a run to RUNNING again."""
+        _asked(lambda: self._client.update_run(run_id, "RUNNING"))
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run (MLflow keeps it restorable)."""
+        _asked(lambda: self._client.delete_run(run_id))
+
+    def is_gone(self, run_id: str) -> bool:
+        """True if a user deleted the run."""
+        try:
+            return bool(_asked(lambda: self._client.get_run(run_id)).info.lifecycle_stage != "active")
+        except Refused as refusal:
+            return refusal.missing
+
+    def keep_text(self, run_id: str, text: str, name: str) -> None:
+        """Store a text as an artifact of a run."""
+        _asked(lambda: self._client.log_text(run_id, text, name))
+
+
+def _run(run: Any) -> Run:
+    data = run.data
+    return Run(
+        run_id=str(run.info.run_id),
+        status=str(run.info.status),
+        active=run.info.lifecycle_stage == "active",
+        tags=dict(data.tags),
+        params=dict(data.params),
+        size=len(data.params) + len(data.metrics),
+    )
+
+
+def _from_elsewhere(record: logging.LogRecord) -> bool:
+    """Let through what other threads log: the outbox says in its own words what went wrong."""
+    return not (record.threadName or "").startswith(THREAD_NAME)
+
+
+def _asked(request: Callable[[], Answer]) -> Answer:
+    """The answer to a request, its errors told apart."""
+    try:
+        return request()
+    except HpsearchError:
+        raise
+    # A foreign service, its client, a database driver, a proxy's garbage: anything may come out of it.
+    except Exception as error:
+        raise _verdict(error) from error
+
+
+def _verdict(error: Exception) -> HpsearchError:
+    code = getattr(error, "error_code", "")
+    message = first_line(error)
+    if code == "RESOURCE_DOES_NOT_EXIST":
+        return Refused(message, missing=True)
+    if code == "BAD_REQUEST" and error.__cause__ is not None:
+        # MLflow gives this code to whatever the database says, a lost connection included.
+        refused = type(error.__cause__).__name__ in ("DataError", "IntegrityError")
+    elif isinstance(error, ValueError | TypeError | OverflowError):
+        # protobuf refuses a value; broken JSON is a proxy's answer instead.
+        refused = not isinstance(error, json.JSONDecodeError)
+    else:
+        refused = code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
+    return Refused(message) if refused else ServiceUnavailable(message)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, without secrets and of a length to be shown."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return redact(text)[:300]

@@ -1,0 +1,138 @@
+"""Checkpoint files: each one complete and proven by its sha256, written beside training, never in its way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Condition, Thread
+
+from hpsearch.study.trial import Checkpoint
+
+KEEP_FILES = 2
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is not there, not what was written, or another trainer's."""
+
+
+def read(path: Path, sha256: str | None) -> bytes:
+    """The bytes of a checkpoint, read once and proven before anyone parses them; raises CheckpointError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(error.strerror or type(error).__name__) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise CheckpointError(f"sha256 is {found[:12]}, not {(sha256 or 'known')[:12]}")
+    return data
+
+
+class Writer:
+    """Writes checkpoints in a thread of its own; a newer one replaces one that still waits.
+
+    A file appears under its name only when it is complete on the disk, and is announced only then. The
+    newest two files stay. A disk that refuses is told to `complain`, and the next checkpoint is tried.
+    `used` is true once a checkpoint was offered.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        attempt: int,
+        announce: Callable[[Checkpoint], object],
+        complain: Callable[[str], object],
+    ) -> None:
+        self._directory = directory
+        self._attempt = attempt
+        self._announce = announce
+        self._complain = complain
+        self._written: list[Path] = []
+        self.used = False
+        self._changed = Condition()
+        self._pending: tuple[int, memoryview] | None = None
+        self._closing = False
+        self._error: BaseException | None = None
+        self._thread: Thread | None = None
+
+    def offer(self, step: int, data: memoryview) -> None:
+        """Take over the bytes of a step and return at once."""
+        self.used = True
+        with self._changed:
+            self._pending = (step, data)
+            self._changed.notify()
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="checkpoints", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Wait until the newest checkpoint is written; raises what `announce` or `complain` raised."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            while (taken := self._take()) is not None:
+                self._save(*taken)
+        except BaseException as error:
+            self._error = error
+
+    def _take(self) -> tuple[int, memoryview] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending is not None or self._closing)
+            taken, self._pending = self._pending, None
+            return taken
+
+    def _save(self, step: int, data: memoryview) -> None:
+        name = f"checkpoints/step-{step:08d}-attempt-{self._attempt}.pt"
+        path = self._directory / name
+        try:
+            write_durably(path, data)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            self._complain(f"checkpoint step {step} not written: {reason}; the previous one is kept")
+            return
+        sha256 = hashlib.sha256(data).hexdigest()
+        self._announce(Checkpoint(step, self._attempt, name, len(data), sha256))
+        self._written.append(path)
+        while len(self._written) > KEEP_FILES:
+            # A file too many harms nobody, so a directory that refuses is no reason to fail.
+            with suppress(OSError):
+                self._written.pop(0).unlink()
+
+
+def write_durably(path: Path, data: memoryview) -> None:
+    """Write a file that is either complete under its name, also after a power cut, or not there.
+
+    Raises OSError, then without leaving a part behind: a full disk must get its space back.
+    """
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sync_directory(path.parent.parent)
+    temporary = path.with_suffix(".writing")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

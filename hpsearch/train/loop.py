@@ -1,0 +1,121 @@
+"""The step loop: update, measure, checkpoint; resumed from a checkpoint it repeats the same curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpsearch.spec.model import Value
+from hpsearch.study.trial import Context, Ending, Measurement, State
+from hpsearch.train import checkpoint, snapshot
+from hpsearch.train.learner import Learner
+from hpsearch.train.reporter import Reporter
+
+Build = Callable[[dict[str, Value], Context], Learner[Any]]
+
+
+def run(build: Build, params: Mapping[str, Value], context: Context, reporter: Reporter) -> Ending | None:
+    """Train to `max_steps` from the start or the checkpoint; None when the trial was told to stop.
+
+    Every `measure_every` steps and at the last one: the metrics of `evaluate` and, unless it gives one, the
+    loss of that step's batch as `train_loss`; then a checkpoint, written while training goes on.
+    """
+    learner, start = prepare(build, params, context, reporter)
+    writer = checkpoint.Writer(
+        context.directory,
+        context.attempt,
+        reporter.checkpoint,
+        lambda text: reporter.note("checkpoints", text),
+    )
+    try:
+        return train(learner, start, context, reporter, writer)
+    finally:
+        writer.close()
+
+
+def prepare(
+    build: Build, params: Mapping[str, Value], context: Context, reporter: Reporter
+) -> tuple[Learner[Any], int]:
+    """A seeded learner and the step it stands at: that of the checkpoint, or 0 with a note if that is bad."""
+    if context.checkpoint is not None:
+        try:
+            state = snapshot.parse(checkpoint.read(context.checkpoint, context.checkpoint_sha256))
+            learner = fresh(build, params, context)
+            snapshot.restore(learner, state)
+        except checkpoint.CheckpointError as error:
+            name = context.checkpoint.name
+            reporter.note("resume", f"checkpoint {name} cannot be used ({error}): starting from step 0")
+        else:
+            reporter.resume(state["step"], state["last"])
+            return learner, state["step"]
+    return fresh(build, params, context), 0
+
+
+def fresh(build: Build, params: Mapping[str, Value], context: Context) -> Learner[Any]:
+    """A learner as the seed makes it."""
+    snapshot.seed_everything(context.seed)
+    learner = build(dict(params), context)
+    if not isinstance(learner, Learner):
+        raise TypeError(f"build must return a Learner, got {type(learner).__name__}")
+    return learner
+
+
+def train(
+    learner: Learner[Any], start: int, context: Context, reporter: Reporter, writer: checkpoint.Writer
+) -> Ending | None:
+    """Take the steps after `start`; ends early where the training loss is no longer finite."""
+    learner.model.train()
+    for step in range(start + 1, context.max_steps + 1):
+        loss = update(learner, step)
+        if step % context.measure_every and step != context.max_steps:
+            continue
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            # Evaluating a model that has diverged can only say nan, raise, or look like a number.
+            going = reporter.measure(Measurement(step, {"train_loss": value}))
+            return Ending(State.INFEASIBLE, f"training loss is {value} at step {step}") if going else None
+        going = reporter.measure(Measurement(step, {"train_loss": value} | evaluate(learner)))
+        # After the measurement: nobody may resume past a measurement that was never reported.
+        save(learner, step, reporter, writer)
+        if not going:
+            return None
+    return Ending(State.COMPLETED, f"reached step {max(start, context.max_steps)}")
+
+
+def save(learner: Learner[Any], step: int, reporter: Reporter, writer: checkpoint.Writer) -> None:
+    """Hand the state of a step to the writer, or note why this trainer's state cannot be kept."""
+    try:
+        data = snapshot.take(learner, step, reporter.last)
+        if not writer.used:
+            # Better found out at the first checkpoint than when a trial has to go on from one.
+            snapshot.parse(data)
+    except checkpoint.CheckpointError as error:
+        reporter.note("checkpoints", f"checkpoint step {step} not written: the trainer's state is {error}")
+    else:
+        writer.offer(step, data)
+
+
+def update(learner: Learner[Any], step: int) -> Tensor:
+    """One optimizer update; the loss before it."""
+    learner.optimizer.zero_grad(set_to_none=True)
+    loss = learner.loss(learner.batches[step - 1])
+    loss.backward()  # type: ignore[no-untyped-call]
+    learner.optimizer.step()
+    if learner.schedule:
+        learner.schedule.step()
+    return loss
+
+
+def evaluate(learner: Learner[Any]) -> dict[str, Any]:
+    """The trainer's metrics, in evaluation mode and without gradients."""
+    learner.model.eval()
+    with torch.no_grad():
+        metrics = learner.evaluate()
+    learner.model.train()
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"evaluate must return a mapping of names to numbers, got {type(metrics).__name__}")
+    return dict(metrics)

@@ -1,0 +1,127 @@
+"""What a trial says: numbers made plain, nonsense dropped with a note, and the verdict on its end."""
+
+from __future__ import annotations
+
+import math
+import operator
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from threading import Lock
+
+from hpsearch.study.trial import Checkpoint, Ending, Measurement, Report, State
+
+
+def number(value: object) -> float | None:
+    """A Python number, or a numpy or torch scalar (0-d or one element), as float; None for all else."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    item = getattr(value, "item", None)
+    try:
+        # numpy names the kinds of its dtypes: a date would otherwise pass as its count of nanoseconds.
+        plain = item() if callable(item) and kind in "biuf" else value
+        return float(plain) if isinstance(plain, int | float) else None
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+
+
+class Reporter:
+    """Passes on what a trial says, from any thread, and remembers what its ending depends on.
+
+    `last` maps each metric to its last (step, value). `stopped` turns true when the trial must stop.
+    """
+
+    def __init__(self, report: Callable[[Report], bool], metric: str) -> None:
+        self._report = report
+        self._metric = metric
+        self._lock = Lock()
+        self._noted: Counter[str] = Counter()
+        self._rejected = ""
+        self.last: dict[str, tuple[int, float]] = {}
+        self.step: int | None = None
+        self.stopped = False
+
+    def measure(self, measurement: Measurement) -> bool:
+        """Report the numbers of a measurement; False when the trial must stop."""
+        step = self._step(measurement.step)
+        if step is None:
+            return not self.stopped
+        if not isinstance(measurement.metrics, Mapping):
+            raise TypeError(f"metrics must map names to numbers, got {_show(measurement.metrics)}")
+        self.step = step
+        metrics = self._numbers(step, measurement.metrics)
+        self.last.update({name: (step, value) for name, value in metrics.items()})
+        if metrics:
+            self._send(Report(Measurement(step, metrics, measurement.time or time.time_ns() // 1_000_000)))
+        return not self.stopped
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Report a complete checkpoint."""
+        self._send(Report(checkpoint=checkpoint))
+
+    def note(self, topic: str, text: str) -> None:
+        """Report a note; of those on one topic only the first, the others are counted."""
+        self._noted[topic] += 1
+        if self._noted[topic] == 1:
+            self._send(Report(note=text))
+
+    def resume(self, step: int, last: Mapping[str, tuple[int, float]]) -> None:
+        """Go on with what an earlier attempt had said up to a step."""
+        self.step = step
+        self.last = {name: (seen, value) for name, (seen, value) in last.items()}
+
+    def end(self, ending: Ending) -> None:
+        """Report the one ending, after the count of the notes that were held back."""
+        for topic, count in self._noted.items():
+            if count > 1:
+                self._send(Report(note=f"{topic}: {count - 1} more like the first"))
+        self._send(Report(ending=ending))
+
+    def verdict(self) -> Ending | None:
+        """What keeps a trial that ran to its end from being complete; None if nothing does."""
+        if self._metric not in self.last:
+            seen = ", ".join(self.last) or "none"
+            rejected = f"; rejected: {self._rejected}" if self._rejected else ""
+            return Ending(State.FAILED, f"metric {self._metric} never reported; tags seen: {seen}{rejected}")
+        step, value = self.last[self._metric]
+        if not math.isfinite(value):
+            return Ending(State.INFEASIBLE, f"{self._metric} is {value} at step {step}")
+        return None
+
+    def _step(self, given: object) -> int | None:
+        try:
+            step = -1 if isinstance(given, bool) else operator.index(given)  # type: ignore[arg-type]
+        except TypeError:
+            step = -1
+        if step < 0:
+            self.note("steps", f"step {_show(given)} is not a whole number of at least 0: dropped")
+            return None
+        if self.step is not None and step <= self.step:
+            self.note("steps", f"step {step} came after step {self.step}: dropped")
+            return None
+        return step
+
+    def _numbers(self, step: int, metrics: Mapping[str, object]) -> dict[str, float]:
+        numbers = {}
+        for name, value in metrics.items():
+            plain = number(value)
+            if not isinstance(name, str) or not name:
+                self.note("metric names", f"metric name {_show(name)} at step {step} is not a text: dropped")
+            elif plain is None:
+                text = f"{name} at step {step} is {_show(value)}"
+                self._rejected = text if name == self._metric else self._rejected
+                self.note(f"metric {name}", f"metric {text}, not a number: dropped")
+            else:
+                numbers[name] = plain
+        return numbers
+
+    def _send(self, report: Report) -> None:
+        with self._lock:
+            if not self._report(report):
+                self.stopped = True
+
+
+def _show(value: object) -> str:
+    """A value's type and text in one short line."""
+    text = " ".join(repr(value).split())
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    return "None" if value is None else f"{type(value).__name__} {text}"

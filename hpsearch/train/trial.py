@@ -1,0 +1,126 @@
+"""One attempt of a trial, from the name of a module to its ending: the boundary around the user's code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+from hpsearch.spec.model import Value
+from hpsearch.study.trial import Context, Ending, Launch, Measurement, Report, State
+from hpsearch.train import loop
+from hpsearch.train.reporter import Reporter
+from hpsearch.train.snapshot import seed_everything
+
+
+def execute(launch: Launch, report: Callable[[Report], bool]) -> None:
+    """Run one attempt here and report all that happens, the ending last and once.
+
+    `report` returns False when the trial must stop: it then stops without an ending. Whatever the user's
+    code raises becomes a FAILED ending of one line, with the traceback on stderr.
+    """
+    reporter = Reporter(report, launch.metric)
+    try:
+        module = load(launch.module, launch.python_path)
+    except (Exception, SystemExit) as error:
+        ending: Ending | None = failure(error, launch.module, f"cannot import {launch.module}: ")
+    else:
+        try:
+            ending = attempt(module, launch, reporter)
+        except (Exception, SystemExit) as error:
+            ending = failure(error, launch.module)
+    if ending is not None and not reporter.stopped:
+        reporter.end(ending)
+
+
+def attempt(module: ModuleType, launch: Launch, reporter: Reporter) -> Ending | None:
+    """Find the trainer's form, `build` before `train`, and run it; None when the trial was told to stop."""
+    params = fixed_params(launch.args) | dict(launch.params)
+    if callable(build := getattr(module, "build", None)):
+        ending = loop.run(build, params, launch.context, reporter)
+    elif callable(train := getattr(module, "train", None)):
+        ending = follow(train, params, launch.context, reporter)
+    else:
+        return Ending(
+            State.FAILED, f"{module.__name__} has neither build(params, context) nor train(params, context)"
+        )
+    if ending is not None and ending.state is State.COMPLETED:
+        return reporter.verdict() or ending
+    return ending
+
+
+def load(name: str, python_path: Iterable[str]) -> ModuleType:
+    """Import the trainer's module, looking in `python_path` first."""
+    first = list(dict.fromkeys(python_path))
+    sys.path[:] = first + [entry for entry in sys.path if entry not in first]
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+def fixed_params(args: Iterable[str]) -> dict[str, Value]:
+    """The params that the file fixes for all trials: `--hidden-layers=2` or `--hidden-layers 2`."""
+    params: dict[str, Value] = {}
+    words = iter(args)
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            raise ValueError(f"argument {word!r} is not of the form --name=value")
+        params[name.replace("-", "_")] = plain(value if equals else next(words, ""))
+    return params
+
+
+def plain(text: str) -> Value:
+    """A text as the int or float that it spells, else as it is."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def follow(
+    train: Callable[[dict[str, Value], Context], Any],
+    params: Mapping[str, Value],
+    context: Context,
+    reporter: Reporter,
+) -> Ending | None:
+    """Report what a generator yields until it ends or reaches `max_steps`; it always starts anew."""
+    seed_everything(context.seed)
+    given = train(dict(params), replace(context, checkpoint=None, checkpoint_sha256=None))
+    if not isinstance(given, Iterable):
+        raise TypeError(f"train must yield Measurements, it returned {type(given).__name__}")
+    try:
+        for measurement in given:
+            if not isinstance(measurement, Measurement):
+                raise TypeError(f"train must yield Measurements, got {type(measurement).__name__}")
+            if not reporter.measure(measurement):
+                return None
+            if reporter.step is not None and reporter.step >= context.max_steps:
+                return Ending(State.COMPLETED, f"reached step {reporter.step}")
+        return Ending(State.COMPLETED, f"finished at step {reporter.step or 0}")
+    finally:
+        close = getattr(given, "close", None)
+        if callable(close):
+            close()
+
+
+def failure(error: BaseException, module: str, doing: str = "") -> Ending:
+    """FAILED as `ValueError: message (file.py:31)`, the place being the innermost in the user's module.
+
+    The traceback goes to stderr, the trial's log.
+    """
+    traceback.print_exception(error)
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    places = [
+        f" ({frame.f_code.co_filename.rpartition('/')[2]}:{line})"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") == module
+    ]
+    reason = f"{kind}: {text[:500]}" if text else kind
+    return Ending(State.FAILED, doing + reason + (places[-1] if places else ""))

@@ -1,0 +1,356 @@
+"""The conversation: what is committed before what is told, and how trials and studies end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpsearch.spec.model import Double, Goal, Limits, Objective, SearchSpace, Selection, Spec
+from hpsearch.study.search import Search
+from hpsearch.study.trial import (
+    KEEP,
+    Attempt,
+    Checkpoint,
+    Decision,
+    Ending,
+    Entry,
+    Launch,
+    Measurement,
+    Outcome,
+    Report,
+    State,
+    Study,
+    Suggestion,
+    Trial,
+)
+
+SPEC = Spec(
+    source="x.yaml",
+    text="",
+    sha256="",
+    dialect="cloud_ml_engine",
+    module="m",
+    args=(),
+    space=SearchSpace((Double("x", 0.0, 1.0),)),
+    objectives=(Objective("loss", Goal.MINIMIZE),),
+    max_trials=4,
+    max_parallel_trials=2,
+)
+
+
+class Notebook:
+    """Sampler, pruner and journal in one: writes down in order what it hears."""
+
+    def __init__(self, points: int = 100, prune_at: int | None = None) -> None:
+        self.heard: list[tuple[object, ...]] = []
+        self.entries: list[Entry] = []
+        self.points = points
+        self.prune_at = prune_at
+
+    def commit(self, entries: Sequence[Entry]) -> None:
+        self.entries += entries
+        self.heard.append(("commit", *(type(e.fact).__name__ for e in entries)))
+
+    def ask(self, number: int) -> Suggestion | None:
+        self.heard.append(("ask", number))
+        return Suggestion({"x": number / 10}, {}) if number < self.points else None
+
+    def measured(self, number: int, step: int, value: float) -> None:
+        self.heard.append(("measured", number, step, value))
+
+    def ended(self, number: int | Trial, state: State | None = None, value: float | None = None) -> None:
+        if isinstance(number, int):
+            self.heard.append(("ended", number, state, value))
+
+    def restore(self, history: Iterable[tuple[Trial, Mapping[str, object]]]) -> None:
+        self.heard.append(("restore", len(list(history))))
+
+    def record(self, trial: Trial, measurement: Measurement) -> None:
+        self.heard.append(("record", trial.number, measurement.step, len(trial.measurements)))
+
+    def decide(self, trial: Trial) -> Decision:
+        if self.prune_at is not None and trial.step == self.prune_at:
+            return Decision(True, f"too bad at {trial.step}")
+        return KEEP
+
+
+def search_with(notebook: Notebook, spec: Spec = SPEC) -> Search:
+    study = Study("s", "uid", 0, spec, Path("/nowhere"))
+    return Search(study, notebook, notebook, notebook)
+
+
+def seen(step: int, value: float = 1.0) -> Report:
+    return Report(measurement=Measurement(step, {"loss": value}, time=step))
+
+
+def end(state: State = State.COMPLETED, reason: str = "done") -> Report:
+    return Report(ending=Ending(state, reason))
+
+
+def launched(search: Search) -> Launch:
+    launch = search.suggest(1)
+    assert launch is not None
+    return launch
+
+
+def complete(search: Search, value: float = 1.0) -> int:
+    number = launched(search).context.number
+    search.measure(number, 1, [seen(10, value), end()], 2)
+    search.released(number)
+    return number
+
+
+def test_a_suggestion_is_committed_before_it_is_launched() -> None:
+    notebook = Notebook()
+    launch = launched(search_with(notebook))
+    assert notebook.heard == [("ask", 0), ("commit", "Trial", "Attempt")]
+    assert launch.params == {"x": 0.0}
+    assert launch.context.directory == Path("/nowhere/trials/0000")
+
+
+def test_an_ending_is_committed_before_the_sampler_is_told() -> None:
+    notebook = Notebook()
+    search = search_with(notebook)
+    launched(search)
+    notebook.heard.clear()
+    assert not search.measure(0, 1, [seen(10, 2.0), end()], 7)
+    assert notebook.heard == [
+        ("record", 0, 10, 1),
+        ("commit", "Measurement", "Ending"),
+        ("measured", 0, 10, 2.0),
+        ("ended", 0, State.COMPLETED, 2.0),
+    ]
+    assert search.trials[0].ending == Ending(State.COMPLETED, "done", 7)
+
+
+def test_no_more_trials_are_launched_than_may_run_at_once() -> None:
+    search = search_with(Notebook())
+    assert [launched(search).context.number for _ in range(2)] == [0, 1]
+    assert search.suggest(1) is None
+    assert not search.over
+    search.measure(0, 1, [seen(1), end()], 2)
+    assert search.suggest(1) is None, "the slot is not free before the runner says so"
+    search.released(0)
+    assert launched(search).context.number == 2
+
+
+def test_a_study_is_over_when_all_its_trials_have_ended() -> None:
+    search = search_with(Notebook())
+    for _ in range(4):
+        assert not search.over
+        complete(search)
+    assert search.over
+    assert search.suggest(1) is None
+    assert search.conclude(9).outcome is Outcome.COMPLETED
+
+
+def test_a_pruned_trial_ends_at_the_step_that_decided_it_whatever_came_later() -> None:
+    notebook = Notebook(prune_at=20)
+    search = search_with(notebook)
+    launched(search)
+    assert not search.measure(0, 1, [seen(10), seen(20), seen(30), end()], 5)
+    trial = search.trials[0]
+    assert [m.step for m in trial.measurements] == [10, 20]
+    assert trial.ending == Ending(State.PRUNED, "too bad at 20", 5)
+    assert ("ended", 0, State.PRUNED, None) in notebook.heard
+
+
+def test_the_first_value_of_a_step_wins_and_steps_only_grow() -> None:
+    search = search_with(Notebook())
+    launched(search)
+    search.measure(0, 1, [seen(10, 1.0), seen(10, 9.0), seen(5, 9.0), seen(20, 2.0)], 2)
+    assert search.trials[0].values("loss") == [(10, 1.0), (20, 2.0)]
+    assert search.rejected == 2
+
+
+def test_reports_of_an_attempt_that_is_not_the_current_one_change_nothing() -> None:
+    notebook = Notebook()
+    search = search_with(notebook)
+    launched(search)
+    search.lost(0, 1, "killed", 2)
+    before = list(notebook.entries)
+    assert not search.measure(0, 1, [seen(10), end()], 3)
+    assert notebook.entries == before
+    assert search.measure(0, 2, [seen(10)], 3)
+
+
+def test_a_lost_attempt_goes_on_from_the_newest_checkpoint() -> None:
+    search = search_with(Notebook())
+    launched(search)
+    newest = Checkpoint(20, 1, "checkpoints/b", 3, "beef")
+    older = Checkpoint(10, 1, "checkpoints/a", 3, "dead")
+    search.measure(0, 1, [seen(10), Report(checkpoint=older), seen(20), Report(checkpoint=newest)], 2)
+    launch = search.lost(0, 1, "killed by signal 9", 3)
+    assert launch is not None
+    assert launch.context.attempt == 2
+    assert launch.context.checkpoint == Path("/nowhere/trials/0000/checkpoints/b")
+    assert launch.context.checkpoint_sha256 == "beef"
+    assert search.trials[0].attempts[-1] == Attempt(2, 3, resumed_from=20)
+
+
+def test_a_trial_that_is_lost_too_often_has_failed() -> None:
+    search = search_with(Notebook(), replace(SPEC, limits=Limits(max_attempts=2)))
+    launched(search)
+    assert search.lost(0, 1, "its process was killed by signal 11", 2)
+    assert search.lost(0, 2, "its process was killed by signal 11", 3) is None
+    ending = search.trials[0].ending
+    assert ending
+    assert ending.state is State.FAILED
+    assert ending.reason == "its process was killed by signal 11, in attempt 2 of 2"
+
+
+def test_completed_without_a_finite_objective_is_a_failure() -> None:
+    search = search_with(Notebook())
+    launched(search)
+    search.measure(0, 1, [seen(10, float("nan")), end()], 2)
+    ending = search.trials[0].ending
+    assert ending
+    assert ending.state is State.FAILED
+    assert "loss" in ending.reason
+
+
+def test_a_sampler_never_hears_of_values_that_are_not_finite() -> None:
+    notebook = Notebook()
+    search = search_with(notebook)
+    launched(search)
+    search.measure(0, 1, [seen(10, float("inf")), seen(20, 1.0), end(State.INFEASIBLE, "nan")], 2)
+    told = [event for event in notebook.heard if event[0] in ("measured", "ended")]
+    assert told == [("measured", 0, 20, 1.0), ("ended", 0, State.INFEASIBLE, None)]
+
+
+@pytest.mark.parametrize(("selection", "expected"), [(Selection.LAST, 3.0), (Selection.BEST, 1.0)])
+def test_the_selected_measurement_is_the_value_that_counts(selection: Selection, expected: float) -> None:
+    notebook = Notebook()
+    search = search_with(notebook, replace(SPEC, selection=selection))
+    launched(search)
+    search.measure(0, 1, [seen(1, 2.0), seen(2, 1.0), seen(3, 3.0), end()], 2)
+    assert notebook.heard[-1] == ("ended", 0, State.COMPLETED, expected)
+
+
+def test_three_failures_from_the_start_end_the_study() -> None:
+    search = search_with(Notebook(), replace(SPEC, max_trials=50))
+    for number in range(3):
+        assert not search.over
+        launched(search)
+        search.measure(number, 1, [end(State.FAILED, "ValueError: no")], 2)
+        search.released(number)
+    assert search.over
+    ending = search.conclude(9)
+    assert ending.outcome is Outcome.FAILED
+    assert "3 of 3 trials failed" in ending.reason
+    assert "ValueError: no" in ending.reason
+
+
+def test_one_bad_trial_does_not_end_the_study() -> None:
+    search = search_with(Notebook())
+    launched(search)
+    search.measure(0, 1, [end(State.FAILED)], 2)
+    search.released(0)
+    for _ in range(3):
+        complete(search)
+    assert search.conclude(9).outcome is Outcome.COMPLETED
+
+
+def test_max_failed_trials_ends_the_study_at_that_failure() -> None:
+    search = search_with(Notebook(), replace(SPEC, max_trials=50, limits=Limits(max_failed_trials=2)))
+    complete(search)
+    for number in (1, 2):
+        assert not search.over
+        launched(search)
+        search.measure(number, 1, [end(State.FAILED)], 2)
+        search.released(number)
+    assert search.over
+    assert "maxFailedTrials is 2" in search.conclude(9).reason
+
+
+def test_infeasible_trials_do_not_count_as_failures() -> None:
+    search = search_with(Notebook(), replace(SPEC, limits=Limits(max_failed_trials=1)))
+    for number in range(4):
+        launched(search)
+        search.measure(number, 1, [end(State.INFEASIBLE, "nan")], 2)
+        search.released(number)
+    ending = search.conclude(9)
+    assert ending.outcome is Outcome.FAILED
+    assert ending.reason == "no trial completed: 4 infeasible"
+
+
+def test_a_stop_lets_every_trial_stop_and_keeps_it_unfinished() -> None:
+    search = search_with(Notebook())
+    launched(search)
+    search.stop(Outcome.INTERRUPTED, "interrupted by SIGINT", 5)
+    search.stop(Outcome.DEADLINE, "too late", 6)
+    assert search.over
+    assert not search.measure(0, 1, [seen(10)], 7), "told to stop"
+    assert search.trials[0].state is State.RUNNING
+    assert search.trials[0].step == 10, "what it measured is kept all the same"
+    assert search.conclude(9).reason == "interrupted by SIGINT"
+
+
+def test_a_trial_that_ends_while_the_study_stops_is_kept() -> None:
+    search = search_with(Notebook())
+    launched(search)
+    search.stop(Outcome.INTERRUPTED, "x", 5)
+    search.measure(0, 1, [seen(10), end()], 6)
+    assert search.trials[0].state is State.COMPLETED
+
+
+def test_an_exhausted_space_ends_the_study_as_a_success_that_says_so() -> None:
+    search = search_with(Notebook(points=2))
+    complete(search)
+    complete(search)
+    assert search.suggest(1) is None
+    assert search.over
+    assert "every point of the search space has been tried" in search.conclude(9).reason
+
+
+def test_a_restored_study_launches_unfinished_trials_first_and_as_new_attempts() -> None:
+    first = search_with(Notebook())
+    complete(first, 3.0)
+    launched(first)
+    launched(first)
+    first.measure(1, 1, [seen(10), Report(checkpoint=Checkpoint(10, 1, "c", 1, "d"))], 3)
+
+    notebook = Notebook()
+    second = search_with(notebook)
+    second.restore(list(first.trials.values()), {n: {} for n in first.trials})
+    assert notebook.heard == [("restore", 3), ("record", 0, 10, 1), ("record", 1, 10, 1)]
+    one, two = launched(second), launched(second)
+    assert (one.context.number, one.context.attempt) == (1, 2)
+    assert one.context.checkpoint == Path("/nowhere/trials/0001/c")
+    assert (two.context.number, two.context.attempt, two.context.checkpoint) == (2, 2, None)
+    assert second.counts()[State.COMPLETED] == 1
+
+
+def test_a_trial_keeps_its_seed_in_every_attempt() -> None:
+    search = search_with(Notebook())
+    first = launched(search)
+    again = search.lost(0, 1, "killed", 2)
+    other = launched(search)
+    assert again
+    assert again.context.seed == first.context.seed
+    assert other.context.seed != first.context.seed
+
+
+def test_the_best_trial_is_the_earlier_of_equals_and_never_a_pruned_one() -> None:
+    search = search_with(Notebook(prune_at=7))
+    complete(search, 2.0)
+    complete(search, 2.0)
+    launched(search)
+    search.measure(2, 1, [seen(7, 0.1)], 3)
+    best = search.best()
+    assert best
+    assert best.number == 0
+
+
+def test_a_decision_to_prune_needs_a_reason() -> None:
+    with pytest.raises(ValueError, match="reason"):
+        Decision(True)
+
+
+def test_a_launch_survives_its_way_as_json() -> None:
+    search = search_with(Notebook())
+    launch = launched(search)
+    assert Launch.from_json(launch.to_json()) == launch
