@@ -12,13 +12,12 @@ import logging
 import math
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hpsearch.errors import Interrupted, ServiceUnavailable, UsageError
-from hpsearch.run.local import now
+from hpsearch.run.local import Deadline, now
 from hpsearch.run.process import Slot
 from hpsearch.run.signals import heard_signals
 from hpsearch.run.wire import decode
@@ -150,7 +149,7 @@ class _Desk:
         self.failure: Exception | None = None
         self._attempts: dict[str, tuple[int, int]] = {}
         self._added: set[str] = set()
-        self._started = time.monotonic()
+        self._deadline = Deadline(search)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -172,7 +171,7 @@ class _Desk:
 
     def suggest(self, trial_id: str) -> dict[str, str] | str | None:
         """A config for Tune, None for nothing now, FINISHED for never again."""
-        self._check_deadline()
+        self._deadline.check()
         launch = self.search.suggest(now())
         if launch is None:
             return Searcher.FINISHED if self.search.over else None
@@ -180,7 +179,7 @@ class _Desk:
 
     def hear(self, trial: Any, result: dict[str, Any]) -> str:
         """Take a result; whether Tune's trial goes on. A lost process is started again on its actor."""
-        self._check_deadline()
+        self._deadline.check()
         number, attempt = self._attempts[trial.trial_id]
         reports = [decode(line) for line in result.get("lines", ())]
         goes_on = self.search.measure(number, attempt, reports, now())
@@ -221,11 +220,6 @@ class _Desk:
     def _config(self, trial_id: str, launch: Launch) -> dict[str, str]:
         self._attempts[trial_id] = launch.context.number, launch.context.attempt
         return {"launch": json.dumps(launch.to_json())}
-
-    def _check_deadline(self) -> None:
-        limit = self.search.study.spec.limits.study_timeout
-        if limit is not None and time.monotonic() - self._started > limit:
-            self.search.stop(Outcome.DEADLINE, f"studyTimeout of {limit:g} s passed", now())
 
 
 class _Searcher(Searcher):  # type: ignore[misc]

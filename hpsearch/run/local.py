@@ -9,32 +9,47 @@ import time
 from collections.abc import Callable
 
 from hpsearch.run.process import EXECUTE
+from hpsearch.run.signals import heard_signals
 from hpsearch.study.search import Search
 from hpsearch.study.trial import Launch, Outcome, Report
 
 
 def run(search: Search, *, execute: str = EXECUTE) -> None:
-    """Run the study to its end, or until Ctrl-C; trials share this process and print to its terminal."""
+    """Run the study to its end or until a signal; trials share this process and print to its terminal.
+
+    There is no process to limit or to lose here: `trialTimeout` and further attempts need the cluster.
+    """
     trial: Callable[[Launch, Callable[[Report], bool]], None] = pkgutil.resolve_name(execute)
-    while not search.over:
-        launch = search.suggest(now())
-        if launch is None:
-            break
-        launch.context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        listener = _Listener(search, launch)
-        try:
+    deadline = Deadline(search)
+    with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
+        while (launch := search.suggest(now())) is not None:
+            launch.context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            listener = _Listener(search, launch, deadline)
             trial(launch, listener.report)
             listener.drain()
-        except KeyboardInterrupt:
-            search.stop(Outcome.INTERRUPTED, "interrupted by SIGINT", now())
-        search.released(launch.context.number)
+            search.released(launch.context.number)
+
+
+class Deadline:
+    """Stops a search when its studyTimeout has passed since the deadline was made, by a steady clock."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._limit = search.study.spec.limits.study_timeout
+        self._started = time.monotonic()
+
+    def check(self) -> None:
+        """Look at the clock."""
+        if self._limit is not None and time.monotonic() - self._started > self._limit:
+            self._search.stop(Outcome.DEADLINE, f"studyTimeout of {self._limit:g} s passed", now())
 
 
 class _Listener:
     """Passes one attempt's reports to the search, from the main thread only: the store has one writer."""
 
-    def __init__(self, search: Search, launch: Launch) -> None:
+    def __init__(self, search: Search, launch: Launch, deadline: Deadline) -> None:
         self._search = search
+        self._deadline = deadline
         self._number, self._attempt = launch.context.number, launch.context.attempt
         self._queue: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._owner = threading.get_ident()
@@ -46,6 +61,7 @@ class _Listener:
 
     def drain(self) -> bool:
         """Hand over what waits."""
+        self._deadline.check()
         waiting = [self._queue.get() for _ in range(self._queue.qsize())]
         return self._search.measure(self._number, self._attempt, waiting, now())
 

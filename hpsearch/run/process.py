@@ -105,9 +105,11 @@ class Slot:
             return
         if self._reader is None:
             self._process.join(0.2)  # it has said its last word and is about to exit by itself
+        if self._process.exitcode is None:
+            self._process.kill()  # it may be too young to have its group
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.join(5)
+        self._process.join()
         self._process.close()
         self._process = None
         self._hang_up()

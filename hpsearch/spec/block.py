@@ -146,7 +146,7 @@ def module(block: BlockForm, draft: Draft, findings: Findings) -> str:
         message = f"pythonModule {ours} is ignored: trainingInput.pythonModule is {theirs}"
         findings.warn(block.at("pythonModule"), message, "keep one of them")
     given = not block.lacks("pythonModule") or "pythonModule" in draft.places
-    if not ours and not theirs and not given:
+    if not ours and not theirs and not given and draft.objective:
         hint = "write pythonModule: with the module that trains, such as trainer.task"
         findings.absent(draft.node, "pythonModule", "pythonModule is absent: nothing to run", hint)
     return theirs or ours

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 from ruamel.yaml import YAML, events
 from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scanner import Scanner, ScannerError
 
 from hpsearch.spec.node import Findings, Kind, Node, printable
 
@@ -16,6 +19,7 @@ MAX_DEPTH = 32
 MAX_NODES = 10_000
 MAX_SCALAR = 1_000
 MAX_ARGUMENT = 10_000
+MAX_TEXT = 300_000
 # The scanner is slow on text that never becomes a node; no node within this many characters is refused.
 MAX_STRETCH = 100_000
 
@@ -25,7 +29,7 @@ _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "b
 _TEXT_TAG = "tag:yaml.org,2002:str"
 
 _CAUSES = (
-    ("'\\t' that cannot start", "a tab is used for indentation", "use spaces"),
+    ("'\\t' that cannot start", "a tab is used where YAML wants spaces", "use spaces"),
     (
         "mapping values are not allowed here",
         "a `:` stands where no key can be",
@@ -34,7 +38,10 @@ _CAUSES = (
     ("expected <block end>", "this line does not fit the lines above", "look at its indentation"),
     ("that cannot start any token", "a text cannot start with this character", "put it in quotes"),
     ("found unexpected end of stream", "a quote is not closed", "close it where the text ends"),
+    ("expected the node content", "a value is missing here", "look for a stray comma or bracket"),
     ("while parsing a flow", "a bracket or brace is not closed, or a comma is missing", "close it"),
+    ("incompatible YAML document", "this version of YAML is not read", "remove the %YAML line"),
+    (_DEEP := f"nested more than {MAX_DEPTH} deep", _DEEP, "a search space needs far less"),
     ("could not find expected ':'", "a `:` is missing after a key", "write `key: value`"),
     ("undefined tag handle", "a tag is not allowed", "remove it"),
     ("unknown escape character", "a backslash in double quotes starts an escape", "use single quotes"),
@@ -43,6 +50,15 @@ _CAUSES = (
 
 class _StoppedError(Exception):
     """The text cannot be read on; the finding is recorded."""
+
+
+class _ShallowScanner(Scanner):
+    """A scanner that refuses deep nesting itself: looking ahead costs it the square of the depth."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: Any) -> None:  # noqa: N803
+        if len(self.flow_context) >= MAX_DEPTH:
+            raise ScannerError(None, None, _DEEP, self.reader.get_mark())
+        super().fetch_flow_collection_start(TokenClass, to_push)
 
 
 class _Meter:
@@ -92,6 +108,7 @@ class _Tree:
         self.keys: list[tuple[str, tuple[int, int]] | None] = []
         self.root: Node | None = None
         self.nodes = 0
+        self.characters = 0
 
     def build(self, text: str) -> Node:
         for event in self._events(text):
@@ -111,7 +128,9 @@ class _Tree:
         # JSON may be indented by tabs, YAML may not; a tab inside a JSON string is written \t.
         meter = _Meter(text.replace("\t", " ") if text.lstrip("\ufeff \t\r\n").startswith("{") else text)
         try:
-            for event in YAML(typ="safe", pure=True).parse(meter):
+            yaml = YAML(typ="safe", pure=True)
+            yaml.Scanner = _ShallowScanner
+            for event in yaml.parse(meter):
                 meter.seen = meter.given
                 yield event
         except MarkedYAMLError as error:
@@ -134,14 +153,15 @@ class _Tree:
         cause, hint = next(((c, h) for sign, c, h in _CAUSES if sign in said), (error.problem or "", ""))
         if cause == "a quote is not closed" and error.context_mark:
             mark = error.context_mark
-        elif "while parsing a flow" in said and error.context_mark:
+        elif cause.startswith("a bracket") and error.context_mark:
             hint = (
                 f"it was opened in line {error.context_mark.line + 1}, column {error.context_mark.column + 1}"
             )
         elif error.context_mark and not hint:
             hint = f"{error.context} that starts in line {error.context_mark.line + 1}"
         line, column = _place(mark) if mark else (1, 1)
-        self.findings.error(Node(Kind.SCALAR, line, column), f"the text does not parse: {cause}", hint)
+        message = cause if cause == _DEEP else f"the text does not parse: {cause}"
+        self.findings.error(Node(Kind.SCALAR, line, column), message, hint)
         raise _StoppedError from error
 
     def _add(self, event: events.NodeEvent) -> None:
@@ -149,55 +169,49 @@ class _Tree:
         if self.nodes > MAX_NODES:
             self._stop(event, f"more than {MAX_NODES:,} values", "a search space needs far fewer")
         if len(self.open) >= MAX_DEPTH and not isinstance(event, events.ScalarEvent):
-            self._stop(event, f"nested more than {MAX_DEPTH} deep", "a search space needs far less")
-        node = self._node(event)
-        parent = self.open[-1] if self.open else None
+            self._stop(event, _DEEP, "a search space needs far less")
+        parent, key = (self.open[-1], self.keys[-1]) if self.open else (None, None)
         if parent is None:
-            self.root = node
+            node = self.root = self._node(event, "")
         elif parent.kind is Kind.LIST:
-            parent.items.append(self._checked(node, f"{parent.path}[{len(parent.items)}]"))
-        elif self.keys[-1] is None:
-            self._key(node)
+            node = self._node(event, f"{parent.path}[{len(parent.items)}]")
+            parent.items.append(node)
+        elif key is None:
+            node = self._node(event, parent.path)
+            if node.kind is not Kind.SCALAR:
+                self._stop_at(node, "a key must be a text", "look for a stray `?`, `[` or `{`")
+            self.keys[-1] = (node.text, (node.line, node.column))
         else:
-            self._value(parent, node)
+            node = self._node(event, parent.below(key[0]))
+            self.keys[-1] = None
+            self._enter(parent, node, *key)
         if node.kind is not Kind.SCALAR:
             self.open.append(node)
             self.keys.append(None)
 
-    def _node(self, event: events.NodeEvent) -> Node:
+    def _node(self, event: events.NodeEvent, path: str) -> Node:
         place = _place(event.start_mark)
+        node = Node(Kind.SCALAR, *place, path=path, named=place)
+        tag = str(getattr(event, "tag", None) or "")
         if isinstance(event, events.AliasEvent):
-            node = Node(Kind.SCALAR, *place, named=place, text=f"*{event.anchor}")
+            node.text = f"*{event.anchor}"
             self.findings.error(node, f"alias *{event.anchor} is not allowed", "write the value out")
             node.unknown = True
             return node
-        tag = str(getattr(event, "tag", None) or "")
         if isinstance(event, events.ScalarEvent):
-            node = Node(Kind.SCALAR, *place, named=place, text=event.value)
-            node.plain = event.style is None and tag != _TEXT_TAG
+            node.text, node.plain = event.value, event.style is None and tag != _TEXT_TAG
+            self._check_text(node)
         else:
-            kind = Kind.MAP if isinstance(event, events.MappingStartEvent) else Kind.LIST
-            node = Node(kind, *place, named=place)
+            node.kind = Kind.MAP if isinstance(event, events.MappingStartEvent) else Kind.LIST
         if event.anchor:
             self.findings.error(node, f"anchor &{event.anchor} is not allowed", "write the value out")
         if tag and tag not in _CORE_TAGS:
             self.findings.error(node, f"tag {tag} is not allowed", "remove it; a file cannot name code")
         return node
 
-    def _key(self, node: Node) -> None:
-        """Remember a key until its value comes."""
-        if node.kind is not Kind.SCALAR:
-            self._stop_at(node, "a key must be a text", "look for a stray `?`, `[` or `{`")
-        self._checked(node, self.open[-1].below(node.text[:80]))
-        self.keys[-1] = (node.text, (node.line, node.column))
-
-    def _value(self, parent: Node, node: Node) -> None:
-        held = self.keys[-1]
-        assert held is not None
-        self.keys[-1] = None
-        key, named = held
+    def _enter(self, parent: Node, node: Node, key: str, named: tuple[int, int]) -> None:
+        """Put a value into its map; the first of two under one key stays."""
         node.named = named
-        self._checked(node, parent.below(key))
         if key not in parent.entries:
             parent.entries[key] = node
             return
@@ -206,22 +220,25 @@ class _Tree:
         message = f"key {key} stands twice in one map: in line {first} and in line {named[0]}"
         self.findings.error(twice, message, "keep one of them")
 
-    def _checked(self, node: Node, path: str) -> Node:
-        """The node with its path, after the limits of a scalar."""
-        node.path = path
-        limit = MAX_ARGUMENT if _ARGUMENTS.search(path) else MAX_SCALAR
-        if len(node.text) > limit:
-            length = len(node.text)
+    def _check_text(self, node: Node) -> None:
+        """The limits of a scalar, and what escapes in double quotes can smuggle in."""
+        limit = MAX_ARGUMENT if _ARGUMENTS.search(node.path) else MAX_SCALAR
+        length = len(node.text)
+        self.characters += length
+        if length > limit:
             node.text = node.text[:60] + "..."
             self._stop_at(node, f"a text of {length:,} characters; at most {limit:,} are read", "shorten it")
-        if not node.text.isprintable():
-            if any("\ud800" <= c <= "\udfff" for c in node.text):
-                # JSON writes characters beyond U+FFFF as two escapes.
-                node.text = node.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            if control := _CONTROL.search(node.text):
-                self.findings.error(node, f"control character {printable(control.group())} in a text")
-                node.text = _CONTROL.sub("?", node.text)
-        return node
+        if self.characters > MAX_TEXT:
+            self._stop_at(node, f"more than {MAX_TEXT:,} characters of values", "shorten the file")
+        if node.text.isprintable():
+            return
+        # JSON writes a character beyond U+FFFF as two escapes; half of one stays, and is refused.
+        with suppress(UnicodeDecodeError):
+            node.text = node.text.encode("utf-16", "surrogatepass").decode("utf-16")
+        if control := _CONTROL.search(node.text):
+            name = printable(control.group())
+            self.findings.error(node, f"control character {name} in a text", "remove it")
+            node.text = _CONTROL.sub("?", node.text)
 
     def _stop(self, event: events.Event, message: str, hint: str) -> None:
         self._stop_at(Node(Kind.SCALAR, *_place(event.start_mark)), message, hint)

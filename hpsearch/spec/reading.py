@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 from hpsearch.errors import UsageError
@@ -11,7 +10,7 @@ from hpsearch.spec import block as laid
 from hpsearch.spec import cloud_ml_engine
 from hpsearch.spec.block import BlockForm
 from hpsearch.spec.draft import Draft
-from hpsearch.spec.model import Reading, SearchSpace, Spec
+from hpsearch.spec.model import Reading, SearchSpace, Selection, Spec
 from hpsearch.spec.node import Findings, Kind, Node
 from hpsearch.spec.reader import MAX_BYTES, compose
 
@@ -39,7 +38,7 @@ def read(path: Path) -> Reading:
 
 
 def parse(text: str, file: str = "<text>") -> Reading:
-    """The Reading of a text; `file` is what it is called, and what a relative module is found from."""
+    """The Reading of a text; `file` is what it is called."""
     findings = Findings()
     root = compose(text, findings)
     spec, dialect = None, cloud_ml_engine.NAME
@@ -74,7 +73,7 @@ def _lay(block: BlockForm, draft: Draft, text: str, file: str, findings: Finding
     limits = laid.limits(block, draft, findings)
     if findings.errors or draft.objective is None:
         return None
-    spec = Spec(
+    return Spec(
         source=file,
         text=text,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
@@ -85,6 +84,7 @@ def _lay(block: BlockForm, draft: Draft, text: str, file: str, findings: Finding
         objectives=(draft.objective,),
         max_trials=draft.max_trials,
         max_parallel_trials=draft.max_parallel_trials,
+        selection=block.measurement_selection_type or Selection.LAST,
         max_steps=max_steps,
         measure_every=measure_every,
         sampler=sampler,
@@ -93,5 +93,3 @@ def _lay(block: BlockForm, draft: Draft, text: str, file: str, findings: Finding
         limits=limits,
         tracking=laid.tracking(block),
     )
-    selection = block.measurement_selection_type
-    return replace(spec, selection=selection) if selection else spec

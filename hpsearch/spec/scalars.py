@@ -171,7 +171,12 @@ class Choice:
 
     def _hint(self, folded: str) -> str:
         meant = self.meant.get(folded) or nearest(folded, self.words)
-        return f"did you mean {meant}?" if meant else "use " + ", ".join(self.words)
+        if meant:
+            return f"did you mean {meant}?"
+        first = {
+            value: word for word, value in reversed(list(self.words.items())) if "UNSPECIFIED" not in word
+        }
+        return "use " + ", ".join(word for word in self.words if word in first.values())
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_info_before_validator_function(self.read, handler(source))

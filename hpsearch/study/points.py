@@ -6,9 +6,13 @@ A reverse-log parameter is drawn as t on a log scale and handed out as x = low +
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Iterable
 
-from hpsearch.spec.model import Categorical, Discrete, Double, Integer, Parameter, Scale, Value
+from hpsearch.spec.model import Categorical, Discrete, Double, Integer, Parameter, Params, Scale, Value
+
+_REDRAWS = 100
 
 
 def is_constant(parameter: Parameter) -> bool:
@@ -25,17 +29,6 @@ def count(parameter: Parameter) -> int | None:
             return high - low + 1
         case Discrete(values=values) | Categorical(values=values):
             return len(values)
-
-
-def size(parameters: Iterable[Parameter]) -> int | None:
-    """How many points a space has; None if it has a real range."""
-    points = 1
-    for parameter in parameters:
-        values = count(parameter)
-        if values is None:
-            return None
-        points *= values
-    return points
 
 
 def value_at(parameter: Parameter, position: int) -> Value:
@@ -81,3 +74,59 @@ def encode(parameter: Parameter, value: Value) -> Value:
 def is_inexact(parameter: Parameter) -> bool:
     """Whether `encode` may miss a value's internal value by rounding, so that it must be kept."""
     return isinstance(parameter, Double) and parameter.scale is Scale.REVERSE_LOG
+
+
+class Points:
+    """The points of a space and, where it is finite, which of them have been tried.
+
+    A point's position counts as in a grid whose first parameter varies fastest.
+    """
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self._parameters = tuple(parameters)
+        counts = [count(parameter) for parameter in self._parameters]
+        self.size = None if None in counts else math.prod(n for n in counts if n)
+        self._tried: set[tuple[Value, ...]] = set()
+        self._position = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every point has been tried; a space with a real range never ends."""
+        return self.size is not None and len(self._tried) >= self.size
+
+    def add(self, params: Params) -> None:
+        """Take note of a point that is being tried; nothing is kept of a space with a real range."""
+        if self.size is not None:
+            self._tried.add(tuple(params.values()))
+
+    def tried(self, params: Params) -> bool:
+        """Whether the point has been tried before."""
+        return tuple(params.values()) in self._tried
+
+    def next_untried(self) -> Params:
+        """The first untried point of a finite space in the order of the grid."""
+        return self._walk(self._position)
+
+    def random_untried(self, seed: int) -> Params:
+        """A random untried point of a finite space; it is not enumerated, however big."""
+        assert self.size is not None
+        draws = random.Random(seed)
+        for _ in range(_REDRAWS):
+            position = draws.randrange(self.size)
+            if not self.tried(point := self._at(position)):
+                return point
+        return self._walk(position)  # the space is nearly full
+
+    def _walk(self, position: int) -> Params:
+        assert self.size is not None
+        while self.tried(point := self._at(position)):
+            position = (position + 1) % self.size
+        self._position = position
+        return point
+
+    def _at(self, position: int) -> Params:
+        point: dict[str, Value] = {}
+        for parameter in self._parameters:
+            position, digit = divmod(position, count(parameter) or 1)
+            point[parameter.name] = value_at(parameter, digit)
+        return point

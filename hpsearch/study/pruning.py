@@ -250,6 +250,7 @@ class _Patience:
     best: float
     waited: int
     step: int
+    current: bool = True  # whether the last measurement had a value
 
 
 class Patience:
@@ -267,9 +268,11 @@ class Patience:
     def record(self, trial: Trial, measurement: Measurement) -> None:
         """Count the measurement, or start again from an improvement."""
         value = _finite(self._objective, measurement)
+        cost, past = self._objective.cost, self._trials.get(trial.number)
+        if past:
+            past.current = value is not None
         if value is None:
             return
-        cost, past = self._objective.cost, self._trials.get(trial.number)
         if past is None or cost(past.best) - cost(value) > self._rule.min_delta:
             self._trials[trial.number] = _Patience(value, 0, measurement.step)
         else:
@@ -283,7 +286,9 @@ class Patience:
     def decide(self, trial: Trial) -> Decision:
         """Prune where patience has run out."""
         past = self._trials.get(trial.number)
-        if past is None or past.waited < self._rule.patience or past.step < self._rule.min_steps:
+        if past is None or not past.current or past.waited < self._rule.patience:
+            return KEEP
+        if past.step < self._rule.min_steps:
             return KEEP
         return Decision(
             True,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 import pickle
-import random
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -45,7 +44,6 @@ from hpsearch.study import points
 from hpsearch.study.trial import State, Suggestion, Trial
 
 GP_TRIALS = 300  # a GP proposal takes 0.4 s after this many trials, and the time grows with their cube
-_REDRAWS = 100
 _TRIAL_ATTRIBUTE = re.compile(r"cma:generation|NSGAIISampler:generation")
 _STUDY_ATTRIBUTE = re.compile(r"qmc:[0-9a-f]{64}|NSGAIISampler:parent:[0-9]+")
 _OPTIMIZER = "cma:optimizer"
@@ -64,8 +62,8 @@ class OptunaSampler:
             for name, parameter in self._parameters.items()
             if not points.is_constant(parameter)
         }
-        self._size = points.size(spec.space.parameters)
-        if spec.sampler.type is Algorithm.GRID and self._size is None:
+        self._points = points.Points(spec.space.parameters)
+        if spec.sampler.type is Algorithm.GRID and self._points.size is None:
             raise UsageError("GRID cannot enumerate a DOUBLE", hint="use DISCRETE values or another sampler")
         self._storage = optuna.storages.InMemoryStorage()
         minimize = spec.objective.goal is Goal.MINIMIZE
@@ -76,12 +74,10 @@ class OptunaSampler:
         )
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._numbers: dict[int, int] = {}  # our trial number -> Optuna's, which has no gaps
-        self._tried: set[tuple[Value, ...]] = set()
-        self._grid_position = 0
 
     def ask(self, number: int) -> Suggestion | None:
         """A proposal for a new trial, or None when every point of a finite space has been tried."""
-        if self._size is not None and len(self._tried) >= self._size:
+        if self._points.exhausted:
             return None
         before = dict(self._storage.get_study_system_attrs(self._study_id))
         with warnings.catch_warnings():
@@ -90,12 +86,13 @@ class OptunaSampler:
             asked = self._study.ask(self._distributions)
         self._numbers[number] = asked.number
         drawn = {name: _clamped(self._distributions[name], value) for name, value in asked.params.items()}
-        params = {name: _value(parameter, drawn) for name, parameter in self._parameters.items()}
-        if self._spec.sampler.type is Algorithm.GRID or self._repeats(params):
-            params = self._untried(number)
+        params: Params = {name: _value(parameter, drawn) for name, parameter in self._parameters.items()}
+        grid = self._spec.sampler.type is Algorithm.GRID
+        if grid or self._points.tried(params):
+            seed = _seed(self._spec.sampler.seed, number, "untried")
+            params = self._points.next_untried() if grid else self._points.random_untried(seed)
             drawn = {name: points.encode(self._parameters[name], params[name]) for name in drawn}
-        if self._size is not None:
-            self._tried.add(tuple(params.values()))
+        self._points.add(params)
         trial_id = self._trial_id(number)
         for name, distribution in self._distributions.items():
             internal = distribution.to_internal_repr(drawn[name])
@@ -159,33 +156,6 @@ class OptunaSampler:
             case Algorithm.RANDOM | Algorithm.GRID:
                 return optuna.samplers.RandomSampler(seed=seed)
 
-    def _repeats(self, params: Params) -> bool:
-        return tuple(params.values()) in self._tried
-
-    def _untried(self, number: int) -> dict[str, Value]:
-        """The next point of the grid, or else a random point that has not been tried."""
-        assert self._size is not None
-        position = self._grid_position
-        if self._spec.sampler.type is not Algorithm.GRID:
-            draws = random.Random(_seed(self._spec.sampler.seed, number, "untried"))
-            for _ in range(_REDRAWS):
-                position = draws.randrange(self._size)
-                if not self._repeats(self._point(position)):
-                    break
-        # Where draws found nothing the space is nearly full: walk on to the next untried point.
-        while self._repeats(point := self._point(position)):
-            position = (position + 1) % self._size
-        self._grid_position = position
-        return point
-
-    def _point(self, position: int) -> dict[str, Value]:
-        """The point at a position of the grid, in which the first parameter varies fastest."""
-        point: dict[str, Value] = {}
-        for name, parameter in self._parameters.items():
-            position, digit = divmod(position, points.count(parameter) or 1)
-            point[name] = points.value_at(parameter, digit)
-        return point
-
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, self._numbers[number])
 
@@ -218,8 +188,7 @@ class OptunaSampler:
             if type(internal) is not float or points.decode(self._parameters[name], internal) != params[name]:
                 raise ValueError(f"{name} = {params[name]!r} does not come from {internal!r}")
             drawn[name] = internal
-        if self._size is not None:
-            self._tried.add(tuple(params.values()))
+        self._points.add(params)
         most = len(self._numbers)  # no generation, sequence index or parent is beyond the trials before
         system: dict[str, Any] = _whole_numbers(attributes.get("trial", {}), _TRIAL_ATTRIBUTE, most)
         if optimizer := attributes.get("optimizer"):

@@ -63,8 +63,10 @@ class Delivery:
         parent: Run | None = None
         for run in found:
             uid = run.tags.get(rows.TRIAL_UID)
-            if uid is None:
+            if rows.is_parent(run.tags):
                 first = parent = parent or run
+            elif uid is None:
+                continue
             else:
                 first = self._children.setdefault(uid, run)
                 if run.status != "RUNNING":
@@ -92,7 +94,7 @@ class Delivery:
     @staticmethod
     def _is(run: Run, tag: str) -> bool:
         """True if a run found by a tag is the one meant: the study's uid stands on its children too."""
-        return tag == rows.TRIAL_UID or rows.TRIAL_UID not in run.tags
+        return tag == rows.TRIAL_UID or rows.is_parent(run.tags)
 
     def _make_parent(self) -> Run:
         tags = {**self._common, rows.NOTE: rows.description(self._study)}

@@ -1,4 +1,4 @@
-"""What is written to MLflow, as plain rows: names and texts that it accepts, the tags of studies and trials."""
+"""What is written to MLflow, as plain rows: names and texts it accepts, and the tags of studies and trials."""
 
 from __future__ import annotations
 
@@ -145,6 +145,11 @@ def study_tags(study: Study) -> dict[str, str]:
 def birth_tags(trial: Trial, parent_run_id: str) -> dict[str, str]:
     """What makes a run the child of a study and the run of a trial."""
     return {PARENT: parent_run_id, TRIAL_UID: trial.uid, "trial": str(trial.number)}
+
+
+def is_parent(tags: Mapping[str, str]) -> bool:
+    """True for the tags of a study's own run, which has no parent and is no trial's."""
+    return PARENT not in tags and TRIAL_UID not in tags
 
 
 def trial_tags(trial: Trial) -> dict[str, str]:

@@ -87,7 +87,7 @@ class Runs:
         from mlflow.tracking import MlflowClient
 
         for handler in logging.getLogger("mlflow").handlers:
-            handler.addFilter(_from_elsewhere)
+            handler.addFilter(_unless_mlflow_here)
         self._entities = mlflow.entities
         self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
@@ -187,9 +187,10 @@ def _run(run: Any) -> Run:
     )
 
 
-def _from_elsewhere(record: logging.LogRecord) -> bool:
-    """Let through what other threads log: the outbox says in its own words what went wrong."""
-    return not (record.threadName or "").startswith(THREAD_NAME)
+def _unless_mlflow_here(record: logging.LogRecord) -> bool:
+    """Drop what MLflow logs in the outbox's threads: the outbox says in its own words what went wrong."""
+    ours = (record.threadName or "").startswith(THREAD_NAME)
+    return not ours or record.name.startswith("hpsearch")
 
 
 def _asked(request: Callable[[], Answer]) -> Answer:

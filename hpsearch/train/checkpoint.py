@@ -97,7 +97,7 @@ class Writer:
             write_durably(path, data)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            self._complain(f"checkpoint step {step} not written: {reason}; the previous one is kept")
+            self._complain(f"checkpoint step {step} not written: {reason}; the trial goes on")
             return
         sha256 = hashlib.sha256(data).hexdigest()
         self._announce(Checkpoint(step, self._attempt, name, len(data), sha256))
@@ -123,10 +123,11 @@ def write_durably(path: Path, data: memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_directory(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
 
 
 def sync_directory(directory: Path) -> None:

@@ -50,7 +50,7 @@ def take(learner: Learner[Any], step: int, last: Last) -> memoryview:
     try:
         torch.save(state, buffer)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise CheckpointError(" ".join(str(error).split())) from error
+        raise CheckpointError(f"not plain data: {error}") from error
     return buffer.getbuffer()
 
 

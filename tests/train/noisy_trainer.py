@@ -1,4 +1,4 @@
-"""Dropout, batch norm, Adam, a schedule, shuffling, and all three kinds of random numbers in loss and evaluation."""
+"""Dropout, batch norm, Adam, a schedule, shuffling, and random numbers of all kinds wherever they fit."""
 
 import random
 import time

@@ -140,7 +140,8 @@ def test_scalars_of_every_kind_become_floats(run: Run, text: str, value: float) 
 @pytest.mark.parametrize(
     "text",
     [
-        "'high'", "'1.0'", "None", "[1.0]", "(1,)", "{}", "1 + 2j", "object()", "lambda: 1", "b'1'", "10**400",
+        "'high'", "'1.0'", "None", "[1.0]", "(1,)", "{}", "1 + 2j", "object()", "lambda: 1", "b'1'",
+        "10**400",
         "np.array([1.0, 2.0])", "np.array([])", "np.array(None)", "np.complex64(1)", "np.str_('a')",
         "np.datetime64(1, 'ns')", "torch.ones(2)", "torch.tensor(1j)", "torch.empty(0)",
         "torch.tensor(1.0, device='meta')", "float",
@@ -272,11 +273,11 @@ def test_the_place_is_the_users_line_when_a_library_raises(run: Run) -> None:
         (generator("yield Measurement(1, {'rmse': 1})\nassert False"), "AssertionError ("),
         (generator("yield {'rmse': 1}"), "TypeError: train must yield Measurements, got dict"),
         (generator("pass"), "TypeError: train must yield Measurements, it returned NoneType"),
-        (generator("yield Measurement(1, 0.5)"), "TypeError: metrics must map names to numbers, got float 0.5"),
+        (generator("yield Measurement(1, 0.5)"), "TypeError: metrics must map names to numbers, got float"),
         (HEAD + "def build(params, context): return 3", "TypeError: build must return a Learner, got int"),
         (learner(evaluate="1.0"), "TypeError: evaluate must return a mapping of names to numbers, got float"),
         (learner(loss="model(batch[0])"), "RuntimeError: grad can be implicitly created only for scalar"),
-        (learner().replace("batch_size=2", "batch_size=0"), "ValueError: batch_size must be at least 1, got 0 ("),
+        (learner().replace("batch_size=2", "batch_size=0"), "ValueError: batch_size must be at least 1"),
         (HEAD + "def build(params, context): params['units']", "KeyError: 'units' ("),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ def taken(batches: Batches, first: int, count: int) -> list[list[int]]:
 
 def test_a_pass_holds_every_example_once_and_passes_differ() -> None:
     batches = Batches(torch.arange(12), batch_size=4, seed=1)
-    passes = [sum(taken(batches, first, 3), []) for first in (0, 3, 6)]
+    passes = [[example for batch in taken(batches, first, 3) for example in batch] for first in (0, 3, 6)]
     assert all(sorted(each) == list(range(12)) for each in passes)
     assert passes[0] != passes[1] != passes[2] != list(range(12))
 

@@ -1,4 +1,4 @@
-"""The cars: complete and disjoint splits, statistics of the training split only, an error in miles per gallon."""
+"""The cars: disjoint and complete splits, statistics of the training split only, miles per gallon."""
 
 from __future__ import annotations
 

@@ -1,0 +1,376 @@
+"""The rich door, and the only file that prints: answers, events, and the live view of a running study.
+
+Foreign text (reasons, names, values) is escaped at this door, so that neither markup nor control
+characters in it can act. A reader that goes away stops the output, never the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
+
+from rich import box
+from rich.console import Console as RichConsole
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.errors import HpsearchError
+from hpsearch.show import answers, lines, tables
+from hpsearch.show.progress import Progress
+from hpsearch.spec.model import Problem, Reading
+from hpsearch.spec.node import printable
+from hpsearch.study.search import Search
+from hpsearch.study.trial import Ending, Entry, Outcome, State, Study, StudyEnding
+
+if TYPE_CHECKING:  # `check` prints without loading the store's library
+    from hpsearch.study.store import History
+
+REFRESHES_PER_SECOND = 2
+LIVE_TRIALS = 8
+# Tables on a pipe take the room they need: no reader's width is known there.
+PIPE_WIDTH = 10_000
+STYLES = {State.COMPLETED: "green", State.PRUNED: "yellow", State.FAILED: "red", State.INFEASIBLE: "magenta"}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is said when a run is over; `tracking_uri` is fit to be shown."""
+
+    history: History
+    ending: StudyEnding
+    undelivered: int
+    problem: str | None
+    tracking_uri: str
+    commands: lines.Commands
+
+
+class _Stream:
+    """A text stream whose reader may go away, and which can write any text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        with self._lasting():
+            self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lasting():
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @contextlib.contextmanager
+    def _lasting(self) -> Any:
+        try:
+            yield
+        except OSError:
+            # Also what the interpreter flushes at its exit must find somebody who takes it.
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
+
+
+class _Warnings(logging.Handler):
+    """Hands records of the `hpsearch` loggers to the console."""
+
+    def __init__(self, say: Callable[[str, str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line for one record; a traceback is for the file of a bug, not for people."""
+        self._say("error" if record.levelno >= logging.ERROR else "warning", record.getMessage())
+
+
+class Console:
+    """Prints for people, or, if quiet, only one JSON object; a Watcher of runs.
+
+    Within `with`, warnings of hpsearch's loggers are printed too. `redact` takes secrets out of addresses.
+    """
+
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        redact: Callable[[str], str] = str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._quiet = quiet
+        self._redact = redact
+        self._clock = clock
+        self._out = _rich(sys.stdout)
+        self._err = _rich(sys.stderr)
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+        self._search: Search | None = None
+        self._progress: Progress | None = None
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        logger, handler = logging.getLogger("hpsearch"), _Warnings(self._say)
+        propagate, logger.propagate = logger.propagate, False
+        logger.addHandler(handler)
+        self._open.callback(setattr, logger, "propagate", propagate)
+        self._open.callback(logger.removeHandler, handler)
+        if self._quiet:
+            # What a library or a trainer prints must not stand beside the one JSON object.
+            self._open.enter_context(contextlib.redirect_stdout(sys.stderr))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped()
+        self._open.close()
+
+    # -- messages -----------------------------------------------------------------------------------
+
+    def error(self, error: HpsearchError) -> None:
+        """An error and its hint, one line each, on stderr."""
+        self._say("error", error.message)
+        if error.hint:
+            self._say("hint", error.hint)
+
+    def bug(self, error: BaseException, saved: str) -> None:
+        """An error that should not have been possible, and where its traceback was saved."""
+        self._say("error", f"a bug in hpsearch: {type(error).__name__}: {error}")
+        self._say("hint", f"the traceback is in {saved}; please report it")
+
+    def problems(self, file: str, errors: Iterable[object], warnings: Iterable[object] = ()) -> None:
+        """The problems of a file, one line each, on stderr."""
+        for found in errors:
+            if isinstance(found, Problem):
+                self._print(self._err, lines.problem(file, found), "red")
+        for found in warnings:
+            if isinstance(found, Problem):
+                self._print(self._err, lines.problem(file, found, "warning"), "yellow")
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def json(self, answer: Mapping[str, Any]) -> None:
+        """One JSON object in one line, ASCII only, on stdout."""
+        stream = self._out.file
+        stream.write(json.dumps(answer, allow_nan=False) + "\n")
+        stream.flush()
+
+    def checked(self, reading: Reading) -> None:
+        """What a file says, if it is valid, after its problems."""
+        self.problems(reading.file, reading.errors, reading.warnings)
+        if reading.spec:
+            self._grid(tables.space(reading.spec))
+            self._line(f"{reading.file} is valid: {lines.plan(reading.spec)}", "bold")
+
+    def studies(self, found: Sequence[tuple[str, History | None, bool]], home: str) -> None:
+        """The studies of a home directory."""
+        if found:
+            self._grid(tables.studies(found))
+        else:
+            self._line(f"no studies in {home}")
+
+    def shown(self, history: History, *, owned: bool, tracking_uri: str) -> None:
+        """One study: its state, plan, counts, best trial, and places."""
+        study = history.study
+        reason = f" ({history.ending.reason})" if history.ending and not owned else ""
+        self._line(f"study {study.name}: {answers.state(history, owned=owned)}{reason}", "bold")
+        self._line(lines.plan(study.spec))
+        seen = ", ".join(f"{n} {state}" for state, n in answers.counts(history.trials).items() if n)
+        self._line(f"{len(history.trials)} of {study.spec.max_trials} trials: {seen or 'none started'}")
+        self._winner(history)
+        self._places(history, tracking_uri)
+
+    def trials(self, history: History) -> None:
+        """All trials of a study."""
+        if history.trials:
+            self._grid(tables.trials(history))
+        else:
+            self._line(f"study {history.study.name} has no trials yet")
+
+    def best(self, history: History) -> None:
+        """The best trial with its params, one a line."""
+        answer = answers.best(history)
+        if answer["trial"]:
+            self._winner(history)
+            for name, value in answer["trial"]["params"].items():
+                self._line(f"  {name}: {value}")
+
+    def summary(self, summary: Summary) -> None:
+        """The end of a run: how it ended, the best trials, where everything lies, what to type next."""
+        history, ending, commands = summary.history, summary.ending, summary.commands
+        board = tables.leaderboard(history)
+        if board.rows:
+            self._grid(board)
+        counts = {state: sum(t.state is state for t in history.trials) for state in State}
+        style = "bold green" if ending.outcome is Outcome.COMPLETED else "bold red"
+        self._line(f"study {history.study.name} {ending.outcome}: {ending.reason}", style)
+        self._line(f"{lines.counts(counts)} of {history.study.spec.max_trials} trials")
+        if failures := tables.failures(history.trials):
+            self._line(f"failed most often, {failures}", "red")
+        self._places(history, summary.tracking_uri)
+        if summary.undelivered:
+            why = f" ({self._redact(summary.problem)})" if summary.problem else ""
+            facts = lines.counted(summary.undelivered, "fact")
+            self._say("warning", f"MLflow lags {facts} behind{why}; `{commands.resume}` delivers them")
+        if ending.outcome in (Outcome.INTERRUPTED, Outcome.DEADLINE):
+            self._line(f"go on    {commands.resume}")
+        if board.rows:
+            self._line(f"best     {commands.best}")
+        if commands.ui:
+            self._line(f"MLflow   {commands.ui}")
+
+    # -- the Watcher --------------------------------------------------------------------------------
+
+    def started(self, study: Study, search: Search, tracking_uri: str, resumed: bool) -> None:
+        """Show that a run begins: a live view on a terminal, else one line for each event."""
+        if self._quiet:
+            return
+        self._search = search
+        self._progress = Progress.start(study, search.trials.values(), self._clock())
+        before = f", {lines.counted(self._progress.done, 'trial')} ended before" if resumed else ""
+        self._line(f"study {study.name}{before}: {lines.plan(study.spec)}", "bold")
+        self._line(f"tracking {self._redact(tracking_uri)}")
+        if self._out.is_terminal and not self._out.is_dumb_terminal:
+            self._live = Live(
+                console=self._out,
+                get_renderable=self._view,
+                refresh_per_second=REFRESHES_PER_SECOND,
+                transient=True,
+            )
+            self._live.start()
+            # A process that is killed, or leaves at a second Ctrl-C, restores nothing.
+            self._out.show_cursor(True)
+
+    def committed(self, entries: Sequence[Entry]) -> None:
+        """Show facts that are durable now."""
+        if self._progress is None or self._search is None:
+            return
+        for entry in entries:
+            if entry.trial is None:
+                continue
+            trial = self._search.trials[entry.trial]
+            with self._lock:
+                self._progress.take(entry, trial)
+                best = self._progress.best
+            leads = best is not None and best.trial == trial.number
+            line = lines.event(entry, trial, self._progress.study.spec, best=leads)
+            failed = isinstance(entry.fact, Ending) and entry.fact.state is State.FAILED
+            # The live view counts everything else; a failure's reason is worth a line above it.
+            if line and (failed or not self._live):
+                self._line(line, STYLES.get(entry.fact.state, "") if isinstance(entry.fact, Ending) else "")
+
+    def stopped(self) -> None:
+        """Take the live view away and restore the terminal."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _view(self) -> RenderableType:
+        """The live view, built on rich's thread from what the main thread has counted."""
+        if self._progress is None:
+            return ""
+        with self._lock:
+            return live_view(self._progress, self._clock())
+
+    def _winner(self, history: History) -> None:
+        answer = answers.best(history)
+        if answer["trial"] is None:
+            self._line("no trial has completed yet")
+            return
+        said = f"{answer['metric']} {lines.value(answer['value'])} at step {answer['step']}"
+        self._line(f"best: trial {answer['trial']['number']}, {said}", "bold green")
+
+    def _places(self, history: History, tracking_uri: str) -> None:
+        self._line(f"study    {history.study.directory.absolute()}")
+        run = f", parent run {history.parent_run_id}" if history.parent_run_id else ""
+        self._line(f"tracking {tracking_uri}{run}")
+
+    def _say(self, kind: str, text: str) -> None:
+        # With both on one terminal, rich must know of the line, or it would overwrite it.
+        console = self._out if self._live and self._err.is_terminal else self._err
+        style = {"error": "bold red", "warning": "yellow"}.get(kind, "")
+        self._print(console, f"{kind}: {self._redact(text)}", style)
+
+    def _line(self, text: str, style: str = "") -> None:
+        self._print(self._out, text, style)
+
+    def _print(self, console: RichConsole, text: str, style: str) -> None:
+        console.print(_text(text, style), soft_wrap=True)
+
+    def _grid(self, grid: tables.Grid) -> None:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for column in grid.columns:
+            right = column in grid.numeric
+            table.add_column(
+                _text(column), justify="right" if right else "left", no_wrap=right, overflow="fold"
+            )
+        for row in grid.rows:
+            table.add_row(*(_text(cell) for cell in row))
+        self._out.print(table)
+
+
+def live_view(progress: Progress, now: float) -> RenderableType:
+    """The state of a running study at a time, as it is drawn again and again."""
+    spec, ended = progress.study.spec, progress.ended
+    left = progress.left(now)
+    bar = Table.grid(padding=(0, 2))
+    bar.add_row(
+        ProgressBar(total=spec.max_trials, completed=progress.done, width=40),
+        Text(f"{progress.done}/{spec.max_trials} trials"),
+        Text(f"time left {'-' if left is None else lines.duration(left)}"),
+    )
+    parts = [Text(f"{len(progress.running)} running", style="cyan")]
+    parts += [
+        Text(f"{ended[s]} {s}", style=STYLES[s]) for s in lines.ORDER if ended[s] or s is not State.INFEASIBLE
+    ]
+    best = progress.best
+    said = "best so far: -"
+    if best:
+        metric = f"{spec.objective.metric} {lines.value(best.value)} at step {best.step}"
+        said = f"best so far: {metric}, trial {best.trial}: {lines.params(best.params)}"
+    rows: list[RenderableType] = [bar, Text(", ").join(parts), _text(said, "bold")]
+    shown = sorted(progress.running.items())
+    for number, (step, value) in shown[:LIVE_TRIALS]:
+        seen = f"{spec.objective.metric} {lines.value(value)}"
+        rows.append(_text(f"  trial {number}  step {step or 0}/{spec.max_steps}  {seen}"))
+    if len(shown) > LIVE_TRIALS:
+        rows.append(Text(f"  and {len(shown) - LIVE_TRIALS} more"))
+    return Group(*rows)
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text that is only text: no markup, and control characters as escapes."""
+    return Text(printable(text), style=style)
+
+
+def _rich(stream: TextIO | None) -> RichConsole:
+    """A rich console on a stream as it is now, terminal or not whatever the environment says."""
+    # Python has no stream where the shell closed it.
+    open_stream = stream or cast(TextIO, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    terminal = open_stream.isatty()
+    return RichConsole(
+        file=cast(TextIO, _Stream(open_stream)),
+        force_terminal=terminal,
+        force_jupyter=False,
+        width=None if terminal else PIPE_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )

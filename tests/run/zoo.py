@@ -1,0 +1,52 @@
+"""Trainers of every kind, good and bad: the param `kind` says which."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpsearch.train.learner import Context, Measurement
+
+_state = {"trials": 0}
+
+
+def train(params: dict[str, Any], context: Context) -> Iterator[Measurement]:
+    """Three measurements, unless the kind prevents it."""
+    _state["trials"] += 1
+    kind = params["kind"]
+    with (context.directory / "ledger").open("a") as ledger:
+        ledger.write(f"{context.attempt} {os.getpid()}\n")
+    print(f"trial {context.number} is {kind}")
+    for turn in (1, 2, 3):
+        step = turn * context.measure_every
+        yield from _measured(kind, turn, step, context)
+
+
+def _measured(kind: str, turn: int, step: int, context: Context) -> Iterator[Measurement]:
+    value: Any = 10.0 - turn + context.number
+    if kind == "raises" and turn == 2:
+        raise ValueError("no good")
+    if kind == "exits" and turn == 2:
+        os._exit(3)
+    if kind == "killed_once" and turn == 2 and context.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "segfaults":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "hangs" and turn == 2:
+        time.sleep(600)
+    if kind == "leaves_a_child" and turn == 1:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        (context.directory / "child").write_text(str(child.pid))
+    if kind == "counts_trials":
+        value = float(_state["trials"])
+    if kind == "tells_parent":
+        Path(context.directory / "threads").write_text(os.environ.get("OMP_NUM_THREADS", ""))
+    values = {"nan": float("nan"), "text": "high", "silent": None}
+    name = "other" if kind == "silent" else "loss"
+    yield Measurement(step, {name: 1.0 if kind == "silent" else values.get(kind, value)})
