@@ -141,7 +141,7 @@ def list_studies(home: Home = HOME, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(study: Name, home: Home = HOME, as_json: AsJson = False) -> None:
-    """Show a study: its state, its counts, its best trial, and where everything lies."""
+    """Show a study: its state, counts, best trial and places."""
     with _console(as_json) as console:
         history, owned = _read(_find(home, study))
         if as_json:
@@ -152,7 +152,7 @@ def show(study: Name, home: Home = HOME, as_json: AsJson = False) -> None:
 
 @app.command()
 def trials(study: Name, home: Home = HOME, as_json: AsJson = False) -> None:
-    """Show every trial of a study with its state and reason."""
+    """Show every trial with its state and reason."""
     with _console(as_json) as console:
         history, _ = _read(_find(home, study))
         if as_json:
@@ -163,7 +163,7 @@ def trials(study: Name, home: Home = HOME, as_json: AsJson = False) -> None:
 
 @app.command()
 def best(study: Name, home: Home = HOME, as_json: AsJson = False) -> None:
-    """Show the best completed trial of a study; exit code 3 while there is none."""
+    """Show the best completed trial (none yet: exit code 3)."""
     with _console(as_json) as console:
         history, _ = _read(_find(home, study))
         answer = answers.best(history)
@@ -182,7 +182,7 @@ def ui(
     home: Home = HOME,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port on this machine.")] = 5000,
 ) -> None:
-    """Open MLflow's pages on the studies of a home directory, for this machine only."""
+    """Serve MLflow's pages on the studies, to this machine only."""
     if not (home / "mlflow.db").is_file():
         raise UsageError(f"no MLflow database in {home}", hint="run a study first, or name its --home")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", default_uri(home)]
@@ -242,7 +242,7 @@ def _find(home: Path, name: str) -> Path:
     names = _names(home)
     if name in names:
         return home / name
-    near = difflib.get_close_matches(name, names, 1)
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     there = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
     hint += f"there are: {there}" if names else "there are none; name the directory with --home"

@@ -64,8 +64,8 @@ def plan(spec: Spec) -> str:
     rule = f"{spec.pruner.type} pruner" if spec.pruner.type != "NONE" else "no pruner"
     return (
         f"{spec.objective.goal.lower()} {spec.objective.metric}, "
-        f"{counted(spec.max_trials, 'trial')} of at most {counted(spec.max_steps, 'step')}, {spec.max_parallel_trials} at once, "
-        f"{spec.sampler.type} sampler (seed {spec.sampler.seed}), {rule}"
+        f"{counted(spec.max_trials, 'trial')} of at most {counted(spec.max_steps, 'step')}, "
+        f"{spec.max_parallel_trials} at once, {spec.sampler.type} sampler (seed {spec.sampler.seed}), {rule}"
     )
 
 

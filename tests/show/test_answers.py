@@ -1,0 +1,198 @@
+"""The JSON objects: exact keys, values that strict parsers read, and states that facts give."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpsearch.show import answers
+from hpsearch.spec.model import Reading, Selection
+from hpsearch.spec.reading import parse
+from hpsearch.study.store import History
+from hpsearch.study.trial import Outcome, StudyEnding
+from tests.show.studies import YAML, completed, failed, infeasible, pruned, running
+
+TRIAL_KEYS = {
+    "number",
+    "uid",
+    "state",
+    "reason",
+    "params",
+    "step",
+    "objective",
+    "attempts",
+    "started",
+    "ended",
+}
+Make = Callable[..., History]
+
+
+def test_check_has_every_documented_key_and_each_type_of_parameter() -> None:
+    answer = answers.check(parse(YAML, "x.yaml"))
+    assert set(answer) == {
+        "file",
+        "dialect",
+        "valid",
+        "errors",
+        "warnings",
+        "parameters",
+        "objectives",
+        "maxTrials",
+        "maxParallelTrials",
+    }
+    assert answer["valid"] is True
+    assert answer["dialect"] == "cloud_ml_engine"
+    assert answer["objectives"] == [{"metric": "loss", "goal": "MINIMIZE"}]
+    assert (answer["maxTrials"], answer["maxParallelTrials"]) == (20, 2)
+    assert answer["parameters"] == [
+        {
+            "name": "lr",
+            "type": "DOUBLE",
+            "min": 0.0001,
+            "max": 0.1,
+            "values": None,
+            "scale": "UNIT_LOG_SCALE",
+            "condition": None,
+        },
+        {
+            "name": "depth",
+            "type": "INTEGER",
+            "min": 1,
+            "max": 8,
+            "values": None,
+            "scale": "UNIT_LINEAR_SCALE",
+            "condition": None,
+        },
+        {
+            "name": "batch",
+            "type": "DISCRETE",
+            "min": None,
+            "max": None,
+            "values": [16, 32],
+            "scale": "UNIT_LINEAR_SCALE",
+            "condition": None,
+        },
+        {
+            "name": "kind",
+            "type": "CATEGORICAL",
+            "min": None,
+            "max": None,
+            "values": ["a", "b"],
+            "scale": None,
+            "condition": None,
+        },
+    ]
+
+
+def test_check_of_an_invalid_file_lists_its_errors_and_no_parameters() -> None:
+    reading = parse(YAML.replace("maxTrials: 20", "maxTrials: many"), "x.yaml")
+    answer = answers.check(reading)
+    assert (answer["valid"], answer["parameters"], answer["objectives"]) == (False, [], [])
+    assert answer["maxTrials"] is None
+    (error,) = answer["errors"]
+    assert set(error) == {"line", "column", "path", "value", "message", "hint"}
+    assert error["value"] == "many"
+    assert (error["line"], error["column"]) == (6, 16)
+
+
+def test_an_unreadable_reading_is_not_valid() -> None:
+    assert answers.check(Reading("x", "cloud_ml_engine", None, (), ()))["valid"] is False
+
+
+def test_trials_have_the_documented_keys_and_utc_times(history: Make) -> None:
+    answer = answers.trials(history(completed(0, 2.5), running(1)))
+    assert set(answer) == {"study", "trials"}
+    first, second = answer["trials"]
+    assert set(first) == set(second) == TRIAL_KEYS
+    assert first == {
+        "number": 0,
+        "uid": "u-0",
+        "state": "completed",
+        "reason": "reached step 200",
+        "params": {"lr": 0.012345678, "depth": 3, "batch": 16, "kind": "a"},
+        "step": 200,
+        "objective": 2.5,
+        "attempts": 1,
+        "started": "2026-01-31T12:00:00.007Z",
+        "ended": "2026-01-31T12:00:10.000Z",
+    }
+    assert (second["state"], second["reason"], second["ended"]) == ("running", None, None)
+
+
+def test_a_pruned_trial_shows_its_last_finite_value_and_an_infeasible_one_none(history: Make) -> None:
+    told = history(pruned(0, [5.0, 6.0, math.nan]), infeasible(1, [3.0, math.inf]), failed(2))
+    first, second, third = answers.trials(told)["trials"]
+    assert (first["objective"], first["step"]) == (6.0, 300)
+    assert (second["objective"], second["step"]) == (None, 200)
+    assert (third["objective"], third["step"]) == (None, None)
+
+
+def test_what_counts_follows_the_selection_for_completed_trials_only(history: Make) -> None:
+    told = history(completed(0, 1.0, 4.0), pruned(1, [1.0, 4.0]))
+    study = replace(told.study, spec=replace(told.study.spec, selection=Selection.BEST))
+    assert [answers.objective_of(trial, study) for trial in told.trials] == [1.0, 4.0]
+
+
+def test_best_names_the_trial_and_the_step_that_counts(history: Make) -> None:
+    answer = answers.best(history(completed(0, 2.5), completed(1, 1.5), pruned(2, [0.1])))
+    assert set(answer) == {"study", "trial", "metric", "goal", "value", "step"}
+    assert set(answer["trial"]) == TRIAL_KEYS
+    assert (answer["trial"]["number"], answer["value"], answer["step"]) == (1, 1.5, 200)
+    assert (answer["metric"], answer["goal"]) == ("loss", "MINIMIZE")
+
+
+def test_best_without_a_completed_trial_has_a_null_trial(history: Make) -> None:
+    answer = answers.best(history(pruned(0, [0.1])))
+    assert (answer["trial"], answer["value"], answer["step"]) == (None, None, None)
+
+
+def test_show_has_the_documented_keys(history: Make, tmp_path: Path) -> None:
+    told = history(completed(0, 2.5), pruned(1, [9.0]), failed(2), infeasible(3, [math.inf]), running(4))
+    answer = answers.show(told, owned=True, tracking_uri="http://host")
+    assert {"study", "state", "counts", "best", "home", "tracking_uri", "parent_run_id"} <= set(answer)
+    assert answer["counts"] == {"completed": 1, "pruned": 1, "failed": 1, "infeasible": 1, "running": 1}
+    assert answer["best"]["number"] == 0
+    assert answer["home"] == str(tmp_path)
+    assert answer["tracking_uri"] == "http://host"
+    assert answer["parent_run_id"] is None
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_the_state_of_a_study_is_its_last_outcome(history: Make, outcome: Outcome) -> None:
+    told = history(completed(0, 1.0), ending=StudyEnding(outcome, "so it was", 5))
+    assert answers.state(told, owned=False) == outcome
+    assert answers.state(told, owned=True) == "running"
+
+
+def test_a_study_whose_driver_was_killed_is_interrupted(history: Make) -> None:
+    assert answers.state(history(running(0)), owned=False) == "interrupted"
+
+
+def test_list_shows_each_study_and_names_the_damaged_one(history: Make, tmp_path: Path) -> None:
+    shown = answers.show(history(completed(0, 1.0)), owned=False, tracking_uri="u")
+    answer = answers.studies(tmp_path, [("fine", shown), ("broken", None)])
+    assert set(answer) == {"home", "studies"}
+    assert answer["studies"][0] == shown
+    assert answer["studies"][1] == {"study": "broken", "state": "damaged", "counts": None, "best": None}
+
+
+def test_no_object_holds_nan_or_infinity(history: Make) -> None:
+    told = history(infeasible(0, [math.inf]), completed(1, math.nan, 1.0), pruned(2, [math.nan]))
+    told.trials[0].params = {"lr": math.nan}
+    for answer in (
+        answers.trials(told),
+        answers.best(told),
+        answers.show(told, owned=False, tracking_uri=""),
+    ):
+        json.dumps(answer, allow_nan=False)
+    assert answers.trials(told)["trials"][0]["params"] == {"lr": None}
+
+
+def test_moments_keep_their_milliseconds() -> None:
+    assert answers.moment(1_769_860_800_001) == "2026-01-31T12:00:00.001Z"
+    assert answers.moment(None) is None

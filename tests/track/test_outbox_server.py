@@ -1,0 +1,149 @@
+"""The outbox against a real MLflow server that comes late, dies in the middle, and comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Facts, Tracking, expected_points, make_facts
+
+from hpsearch.study.trial import State
+
+
+class Server:
+    """`mlflow server` over one database, started and killed by the test."""
+
+    def __init__(self, database: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._database = database
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        home = self._database.parent
+        command = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self._database}"]
+        command += ["--artifacts-destination", (home / "artifacts").as_uri()]
+        with (home / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=home,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={
+                    **os.environ,
+                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                    "MLFLOW_DISABLE_TELEMETRY": "true",
+                },
+            )
+        wait_for(self._healthy, 60)
+
+    def _healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """End the server and its worker, as a lost node would: its process group, which is only ours."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+def wait_for(condition: Callable[[], object], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def server(tracking: Tracking) -> Iterator[Server]:
+    server = Server(tracking.path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpsearch.track.patience.LONGEST_PAUSE", 0.5)
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_late_and_dies_in_the_middle_gets_everything_once(
+    server: Server, tracking: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts: Facts = make_facts(tmp_path, server.uri)
+    for number in range(3):
+        facts.trial(number, loss=number + 1.0, steps=5)
+    outbox = facts.outbox()
+    outbox.start()
+    wait_for(lambda: outbox.problem, 30)
+    assert "refused" in str(outbox.problem).lower()
+    assert outbox.offset == 0
+
+    server.start()
+    wait_for(lambda: outbox.offset == len(facts.changes), 30)
+    assert outbox.problem is None
+
+    # Many pages of one trial each, so that the kill falls into the middle of them.
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("hpsearch.track.outbox.PAGE", 8)
+    following = make_facts(tmp_path, server.uri)
+    following.changes = list(facts.changes)
+    for number in range(3, 40):
+        following.trial(number, loss=number + 1.0, steps=5)
+    facts.changes = following.changes
+    wait_for(lambda: outbox.offset > 40, 30)
+    server.kill()
+    wait_for(lambda: outbox.problem, 30)
+    stopped_at = outbox.offset
+    assert stopped_at < len(facts.changes), "everything was delivered before the server died"
+    facts.suggest(40)
+    facts.measure(40, 10, loss=float("nan"), accuracy=float("inf"))
+    facts.end(40, State.PRUNED, "NaN at step 10")
+    facts.finish()
+    server.start()
+    assert outbox.close(40), outbox.problem
+    monkey.undo()
+
+    assert outbox.offset == len(facts.changes) > stopped_at
+    assert [r.levelname for r in caplog.records if r.name.endswith("patience")] == ["WARNING", "WARNING"]
+    assert_delivered_once(facts, tracking, 41)
+    assert (tmp_path / "artifacts").exists()
+
+    before = tracking.everything()
+    facts.deliver(0, outbox.parent_run_id)
+    assert tracking.everything() == before
+
+
+def assert_delivered_once(facts: Facts, tracking: Tracking, trials: int) -> None:
+    runs = tracking.run_ids()
+    (parent,) = tracking.parents()
+    assert len(runs) == trials
+    assert tracking.run(parent)[0] == "FINISHED"
+    for number in range(trials - 1):
+        assert tracking.points(runs[f"trial-{number}"]) == expected_points(facts, number)
+        assert tracking.run(runs[f"trial-{number}"])[0] == "FINISHED"
+    pruned = runs[f"trial-{trials - 1}"]
+    when = facts.study.created + (trials - 1) * 1_000 + 10
+    assert tracking.points(pruned) == [
+        ("accuracy", 10, sys.float_info.max, when),
+        ("loss", 10, None, when),
+    ]
+    assert tracking.run(pruned)[0] == "KILLED"
+    assert tracking.tags(pruned)["reason"] == "NaN at step 10"
