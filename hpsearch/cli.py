@@ -128,8 +128,8 @@ def list_studies(home: Home = HOME, as_json: AsJson = False) -> None:
         for name in _names(home):
             try:
                 found.append((name, *_read(home / name)))
-            except StoreDamaged as error:
-                # One damaged study must not hide the others.
+            except (StoreDamaged, UsageError) as error:
+                # One study that is damaged, or of another version, must not hide the others.
                 console.error(error)
                 found.append((name, None, False))
         if as_json:
@@ -199,7 +199,8 @@ def main() -> None:
         Console(redact=redact).error(error)
         sys.exit(error.exit_code)
     except Exception as error:
-        Console(redact=redact).bug(error, _saved(error))
+        trace = "".join(traceback.format_exception(error))
+        Console(redact=redact).bug(error, trace, _saved(trace))
         sys.exit(EXIT_BUG)
 
 
@@ -232,9 +233,16 @@ def _end(console: Console, options: Options, result: Result, as_json: bool) -> N
 
 def _names(home: Path) -> list[str]:
     """The studies in a home directory, in order of their names."""
-    from hpsearch.study.store import DATABASE
+    return sorted(path.name for path in home.glob("*") if _is_study(path))
 
-    return sorted(path.parent.name for path in home.glob(f"*/{DATABASE}"))
+
+def _is_study(directory: Path) -> bool:
+    from hpsearch.study.store import holds_study
+
+    try:
+        return holds_study(directory)
+    except StoreDamaged:
+        return True
 
 
 def _find(home: Path, name: str) -> Path:
@@ -265,11 +273,12 @@ def _shown(history: History, owned: bool) -> answers.Json:
     return answers.show(history, owned=owned, tracking_uri=redact(history.tracking_uri))
 
 
-def _saved(error: Exception) -> str:
-    """The file in which an error's traceback was saved, readable by its owner only."""
-    text = redact("".join(traceback.format_exception(error)))
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="hpsearch-bug-", suffix=".log", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
-    return file.name
+def _saved(trace: str) -> str | None:
+    """The file in which a traceback was saved, readable by its owner only; None if that cannot be."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="hpsearch-bug-", suffix=".log")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(redact(trace))
+    except OSError:
+        return None
+    return name

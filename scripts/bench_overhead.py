@@ -31,7 +31,7 @@ trainingInput:
     maxTrials: {trials}
     maxParallelTrials: {slots}
     params:
-      - {{parameterName: learning_rate, type: DOUBLE, minValue: 1e-4, maxValue: 1e-1, scaleType: UNIT_LOG_SCALE}}
+      - {{parameterName: learning_rate, type: DOUBLE, minValue: 1e-4, maxValue: 1e-1}}
       - {{parameterName: width, type: INTEGER, minValue: 1, maxValue: 100}}
 hpsearch:
   maxSteps: {steps}

@@ -235,7 +235,8 @@ class _Searcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, str] | str | None:
         """Tune's question for the next trial."""
-        return self._desk.guarded(lambda: self._desk.suggest(trial_id), Searcher.FINISHED)
+        never: dict[str, str] | str | None = Searcher.FINISHED
+        return self._desk.guarded(lambda: self._desk.suggest(trial_id), never)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -27,8 +27,9 @@ from hpsearch.study.trial import Ending, Launch, Report, State
 
 PRELOAD = ("hpsearch.run.process", "hpsearch.train.preload")
 EXECUTE = "hpsearch.train.trial:execute"
-# Reports within this time of each other travel together: a decision waits at most this long (seconds).
-WINDOW = 0.05
+# Reports travel together: a first one waits for others a tenth of the trial's age, within these bounds
+# (seconds). Each trip costs the driver milliseconds, which short trials would feel.
+SHORTEST_WINDOW, LONGEST_WINDOW = 0.05, 0.5
 PR_SET_PDEATHSIG = 1
 
 
@@ -50,6 +51,7 @@ class Slot:
         self._reader: Connection | None = None
         self._buffer = b""
         self._timeout: float | None = None
+        self._started = 0.0
         self._deadline = math.inf
         # One BLAS thread: a fork copies only the forking thread, and the locks of others stay taken.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -70,7 +72,8 @@ class Slot:
         os.set_blocking(reader.fileno(), False)
         self._reader, self._buffer = reader, b""
         self._timeout = launch.timeout
-        self._deadline = time.monotonic() + (launch.timeout or math.inf)
+        self._started = time.monotonic()
+        self._deadline = self._started + (launch.timeout or math.inf)
 
     def poll(self, timeout: float) -> Heard:
         """Wait up to `timeout` seconds for news, then gather what follows within a short window.
@@ -88,7 +91,7 @@ class Slot:
             dead = self._process.exitcode is not None
             news = self._read()
             if news and not lines:
-                until = min(until, time.monotonic() + WINDOW)
+                until = min(until, time.monotonic() + self._window())
             lines += news
             if lines and is_ending(lines[-1]):
                 return self._closed(Heard(lines))
@@ -122,6 +125,10 @@ class Slot:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+    def _window(self) -> float:
+        age = time.monotonic() - self._started
+        return min(max(age / 10, SHORTEST_WINDOW), LONGEST_WINDOW)
 
     def _read(self) -> list[str]:
         assert self._reader is not None

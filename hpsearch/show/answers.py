@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 RUNNING = "running"
 INTERRUPTED = "interrupted"
-DAMAGED = "damaged"
+UNREADABLE = "unreadable"
 
 SCALES = {
     Scale.LINEAR: "UNIT_LINEAR_SCALE",
@@ -130,8 +130,8 @@ def show(history: History, *, owned: bool, tracking_uri: str) -> Json:
 
 
 def studies(home: Path, found: Sequence[tuple[str, Json | None]]) -> Json:
-    """The object of `list --json`: each study as `show` has it; one that cannot be read is `damaged`."""
-    broken = {"state": DAMAGED, "counts": None, "best": None}
+    """The object of `list --json`: each study as `show` has it; else `unreadable`."""
+    broken = {"state": UNREADABLE, "counts": None, "best": None}
     return {
         "home": str(home.absolute()),
         "studies": [answer or {"study": name, **broken} for name, answer in found],

@@ -148,10 +148,14 @@ class Console:
         if error.hint:
             self._say("hint", error.hint)
 
-    def bug(self, error: BaseException, saved: str) -> None:
-        """An error that should not have been possible, and where its traceback was saved."""
+    def bug(self, error: Exception, trace: str, saved: str | None) -> None:
+        """An error that should not have been possible, and where its traceback is; unsaved, it is shown."""
         self._say("error", f"a bug in hpsearch: {type(error).__name__}: {error}")
-        self._say("hint", f"the traceback is in {saved}; please report it")
+        if saved:
+            self._say("hint", f"the traceback is in {saved}; please report it")
+            return
+        for line in trace.splitlines():
+            self._print(self._err, self._redact(line), "")
 
     def problems(self, file: str, errors: Iterable[object], warnings: Iterable[object] = ()) -> None:
         """The problems of a file, one line each, on stderr."""

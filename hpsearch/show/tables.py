@@ -80,11 +80,11 @@ def leaderboard(history: History) -> Grid:
 
 
 def studies(found: Sequence[tuple[str, History | None, bool]]) -> Grid:
-    """The studies of a home directory: (name, history or None if damaged, owned by a driver)."""
+    """The studies of a home directory: (name, history or None if unreadable, owned by a driver)."""
     rows = []
     for name, history, owned in found:
         if history is None:
-            rows.append((name, answers.DAMAGED, "-", "-", "-", "-"))
+            rows.append((name, answers.UNREADABLE, "-", "-", "-", "-"))
             continue
         spec = history.study.spec
         ended = sum(trial.ending is not None for trial in history.trials)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from hpsearch.spec.cloud_ml_engine import told_zero_failures
-from hpsearch.spec.draft import Draft
+from hpsearch.spec.draft import Draft, warn_of_zero_failures
 from hpsearch.spec.form import Form
 from hpsearch.spec.model import (
     Algorithm,
@@ -259,7 +258,7 @@ def limits(block: BlockForm, draft: Draft, findings: Findings) -> Limits:
         message = f"limits.maxFailedTrials {failed} wins over hyperparameters.maxFailedTrials {theirs}"
         findings.warn(form.at("maxFailedTrials"), message, "remove one of them")
     if failed == 0:
-        told_zero_failures(form.at("maxFailedTrials"), findings)
+        warn_of_zero_failures(form.at("maxFailedTrials"), findings)
     given: dict[str, Any] = {} if form.max_attempts is None else {"max_attempts": form.max_attempts}
     return Limits(
         trial_timeout=form.trial_timeout,

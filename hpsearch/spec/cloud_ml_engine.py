@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, ValidationInfo
 from pydantic.alias_generators import to_camel
 
-from hpsearch.spec.draft import Draft
+from hpsearch.spec.draft import Draft, warn_of_zero_failures
 from hpsearch.spec.form import Form, Listed
 from hpsearch.spec.model import Algorithm, Goal, Objective
 from hpsearch.spec.node import Findings, Kind, Node
@@ -204,16 +204,7 @@ def _counts(form: HyperparametersForm, draft: Draft, findings: Findings) -> None
         message = "maxParallelTrials is 0: the default of 1 is used"
         findings.warn(form.at("maxParallelTrials"), message, "give 1 or more")
     if form.max_failed_trials == 0:
-        told_zero_failures(form.at("maxFailedTrials"), findings)
+        warn_of_zero_failures(form.at("maxFailedTrials"), findings)
     draft.max_trials = form.max_trials or 1
     draft.max_parallel_trials = min(form.max_parallel_trials or 1, draft.max_trials)
     draft.max_failed_trials = form.max_failed_trials
-
-
-def told_zero_failures(node: Node, findings: Findings) -> None:
-    """Warn that 0 failed trials is the default rule, not none."""
-    message = (
-        "maxFailedTrials is 0: the default is used, which stops when the first 3 finished trials "
-        "failed, or more than half of at least 6"
-    )
-    findings.warn(node, message, "give 1 to stop at the first failure")

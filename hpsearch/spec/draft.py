@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hpsearch.spec.model import Algorithm, Objective, Parameter
-from hpsearch.spec.node import Node
+from hpsearch.spec.node import Findings, Node
 
 
 @dataclass(slots=True)
@@ -29,3 +29,12 @@ class Draft:
     study_timeout: float | None = None
     places: dict[str, Node] = field(default_factory=dict)
     types: dict[str, Node] = field(default_factory=dict)
+
+
+def warn_of_zero_failures(node: Node, findings: Findings) -> None:
+    """Warn that 0 failed trials is the default rule, not none."""
+    message = (
+        "maxFailedTrials is 0: the default is used, which stops when the first 3 finished trials "
+        "failed, or more than half of at least 6"
+    )
+    findings.warn(node, message, "give 1 to stop at the first failure")

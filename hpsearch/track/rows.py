@@ -1,4 +1,4 @@
-"""What is written to MLflow, as plain rows: names and texts it accepts, and the tags of studies and trials."""
+"""What is written to MLflow, as plain rows: names and texts it accepts, the tags of studies and trials."""
 
 from __future__ import annotations
 

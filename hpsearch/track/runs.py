@@ -223,4 +223,6 @@ def _verdict(error: Exception) -> HpsearchError:
 def first_line(error: Exception) -> str:
     """The first line of an error, without secrets and of a length to be shown."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return redact(text)[:300]
+    text = redact(text)
+    # Wrapped errors name the service first and the cause last.
+    return text if len(text) <= 300 else f"{text[:160]} … {text[-130:]}"

@@ -7,7 +7,6 @@ import torch
 import torch._dynamo
 import torch.optim  # noqa: F401
 
-import hpsearch.run.process
 import hpsearch.train.trial  # noqa: F401
 
 # A collection in a child would touch, and so copy, every page of the modules above.

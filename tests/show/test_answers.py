@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from facts import YAML, completed, failed, infeasible, pruned, running
 
 from hpsearch.show import answers
 from hpsearch.spec.model import Reading, Selection
 from hpsearch.spec.reading import parse
 from hpsearch.study.store import History
 from hpsearch.study.trial import Outcome, StudyEnding
-from tests.show.studies import YAML, completed, failed, infeasible, pruned, running
 
 TRIAL_KEYS = {
     "number",
@@ -173,12 +173,12 @@ def test_a_study_whose_driver_was_killed_is_interrupted(history: Make) -> None:
     assert answers.state(history(running(0)), owned=False) == "interrupted"
 
 
-def test_list_shows_each_study_and_names_the_damaged_one(history: Make, tmp_path: Path) -> None:
+def test_list_shows_each_study_and_names_the_unreadable_one(history: Make, tmp_path: Path) -> None:
     shown = answers.show(history(completed(0, 1.0)), owned=False, tracking_uri="u")
     answer = answers.studies(tmp_path, [("fine", shown), ("broken", None)])
     assert set(answer) == {"home", "studies"}
     assert answer["studies"][0] == shown
-    assert answer["studies"][1] == {"study": "broken", "state": "damaged", "counts": None, "best": None}
+    assert answer["studies"][1] == {"study": "broken", "state": "unreadable", "counts": None, "best": None}
 
 
 def test_no_object_holds_nan_or_infinity(history: Make) -> None:

@@ -57,7 +57,8 @@ def test_the_defaults_without_a_block() -> None:
 def test_the_whole_block_is_read() -> None:
     spec = good(
         "maxSteps: 2000, measureEvery: 100, sampler: {type: GP, seed: 7, startupTrials: 5}, "
-        "pruner: {type: ASHA, minSteps: 200, reductionFactor: 4}, resources: {cpu: 0.5, gpu: 1, memory: 2Gi}, "
+        "pruner: {type: ASHA, minSteps: 200, reductionFactor: 4}, "
+        "resources: {cpu: 0.5, gpu: 1, memory: 2Gi}, "
         "limits: {trialTimeout: 30m, studyTimeout: 8h, maxFailedTrials: 5, maxAttempts: 2}, "
         "tracking: {uri: 'http://h:5000', experiment: auto_mpg}, measurementSelectionType: BEST"
     )
@@ -285,7 +286,7 @@ def test_the_module_of_the_block_is_taken_where_the_dialect_has_none() -> None:
 
 def test_a_grid_of_the_block_needs_a_finite_space() -> None:
     (error,) = laid("sampler: {type: GRID}").errors
-    assert (error.line, error.column, error.value) == (7, 38, "DOUBLE")
+    assert (error.line, error.column, error.value) == (7, 40, "DOUBLE")
     assert "a grid over a DOUBLE has no end" in error.message
 
 

@@ -7,13 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Facts, Tracking, expected_points, make_facts
+from mlflow_facts import Facts, Tracking, expected_points, make_facts, wait_for
 
 from hpsearch.study.trial import State
 
@@ -64,13 +63,6 @@ class Server:
             self._process = None
 
 
-def wait_for(condition: Callable[[], object], timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def server(tracking: Tracking) -> Iterator[Server]:
     server = Server(tracking.path)
@@ -90,7 +82,7 @@ def test_a_server_that_comes_late_and_dies_in_the_middle_gets_everything_once(
     facts: Facts = make_facts(tmp_path, server.uri)
     for number in range(3):
         facts.trial(number, loss=number + 1.0, steps=5)
-    outbox = facts.outbox()
+    outbox = facts.outbox(artifact_root=None)
     outbox.start()
     wait_for(lambda: outbox.problem, 30)
     assert "refused" in str(outbox.problem).lower()
@@ -124,7 +116,7 @@ def test_a_server_that_comes_late_and_dies_in_the_middle_gets_everything_once(
     assert outbox.offset == len(facts.changes) > stopped_at
     assert [r.levelname for r in caplog.records if r.name.endswith("patience")] == ["WARNING", "WARNING"]
     assert_delivered_once(facts, tracking, 41)
-    assert (tmp_path / "artifacts").exists()
+    assert len(list((tmp_path / "artifacts").rglob("auto_mpg.yaml"))) == 1
 
     before = tracking.everything()
     facts.deliver(0, outbox.parent_run_id)

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,9 @@ def test_the_files_of_an_earlier_attempt_are_left_alone(run: Run, noisy: str, tm
     assert kept == ["step-00000005-attempt-1.pt", *own]
 
 
-def test_a_newer_checkpoint_replaces_one_that_still_waits(tmp_path: Path) -> None:
+def test_a_newer_checkpoint_replaces_one_that_still_waits_and_nobody_waits_to_offer_it(
+    tmp_path: Path,
+) -> None:
     announced: list[Checkpoint] = []
     first, go_on = threading.Event(), threading.Event()
 
@@ -68,8 +71,10 @@ def test_a_newer_checkpoint_replaces_one_that_still_waits(tmp_path: Path) -> Non
     writer = Writer(tmp_path, 1, announce, pytest.fail)
     writer.offer(1, memoryview(b"one"))
     assert first.wait(10)
+    began = time.monotonic()
     for step in (2, 3, 4):
         writer.offer(step, memoryview(b"more"))
+    assert time.monotonic() - began < 0.5
     go_on.set()
     writer.close()
     assert [checkpoint.step for checkpoint in announced] == [1, 4]
