@@ -14,7 +14,7 @@ import typer
 
 from hpsearch.errors import HpsearchError, NoSuccess, SpecError, StoreDamaged, UsageError
 from hpsearch.show import answers, lines
-from hpsearch.show.console import Console, Summary
+from hpsearch.show.console import Console
 from hpsearch.track.uri import default_uri, redact
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _end(console: Console, options: Options, result: Result, as_json: bool) -> N
             address=options.address,
         )
         console.summary(
-            Summary(history, result.ending, result.undelivered, result.problem, redact(uri), commands)
+            lines.Summary(history, result.ending, result.undelivered, result.problem, redact(uri), commands)
         )
     raise typer.Exit(EXIT_CODES[result.ending.outcome])
 

@@ -195,6 +195,14 @@ def test_trials_shows_every_trial_with_its_reason(hpsearch: Any) -> None:
     ]
 
 
+def test_an_answer_that_a_full_disk_cuts_is_no_success() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "hpsearch", "trials", "good-1", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 75
+    assert done.stderr == "error: the answer could not be written: No space left on device\n"
+
+
 def test_best_shows_params_in_full_precision(hpsearch: Any) -> None:
     told = hpsearch("best", "good-1")
     assert told.code == 0

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from rich import box
@@ -25,13 +24,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch.errors import HpsearchError
+from hpsearch.errors import HpsearchError, Interrupted
 from hpsearch.show import answers, lines, tables
 from hpsearch.show.progress import Progress
+from hpsearch.show.stream import Stream
 from hpsearch.spec.model import Problem, Reading
 from hpsearch.spec.node import printable
 from hpsearch.study.search import Search
-from hpsearch.study.trial import Ending, Entry, Outcome, State, Study, StudyEnding
+from hpsearch.study.trial import Ending, Entry, Outcome, State, Study
 
 if TYPE_CHECKING:  # `check` prints without loading the store's library
     from hpsearch.study.store import History
@@ -41,52 +41,6 @@ LIVE_TRIALS = 8
 # Tables on a pipe take the room they need: no reader's width is known there.
 PIPE_WIDTH = 10_000
 STYLES = {State.COMPLETED: "green", State.PRUNED: "yellow", State.FAILED: "red", State.INFEASIBLE: "magenta"}
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What is said when a run is over; `tracking_uri` is fit to be shown."""
-
-    history: History
-    ending: StudyEnding
-    undelivered: int
-    problem: str | None
-    tracking_uri: str
-    commands: lines.Commands
-
-
-class _Stream:
-    """A text stream whose reader may go away, and which can write any text."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
-
-    def write(self, text: str) -> int:
-        with self._lasting():
-            self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
-        return len(text)
-
-    def flush(self) -> None:
-        with self._lasting():
-            self._stream.flush()
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    @contextlib.contextmanager
-    def _lasting(self) -> Any:
-        try:
-            yield
-        except OSError:
-            # Also what the interpreter flushes at its exit must find somebody who takes it.
-            with contextlib.suppress(OSError, ValueError):
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, self._stream.fileno())
-                os.close(null)
 
 
 class _Warnings(logging.Handler):
@@ -169,10 +123,12 @@ class Console:
     # -- answers ------------------------------------------------------------------------------------
 
     def json(self, answer: Mapping[str, Any]) -> None:
-        """One JSON object in one line, ASCII only, on stdout."""
-        stream = self._out.file
+        """One JSON object in one line, ASCII only, on stdout. Raises Interrupted if a full disk cuts it."""
+        stream = cast(Stream, self._out.file)
         stream.write(json.dumps(answer, allow_nan=False) + "\n")
         stream.flush()
+        if stream.lost and not isinstance(stream.lost, BrokenPipeError):
+            raise Interrupted(f"the answer could not be written: {stream.lost.strerror}")
 
     def checked(self, reading: Reading) -> None:
         """What a file says, if it is valid, after its problems."""
@@ -214,7 +170,7 @@ class Console:
             for name, value in answer["trial"]["params"].items():
                 self._line(f"  {name}: {value}")
 
-    def summary(self, summary: Summary) -> None:
+    def summary(self, summary: lines.Summary) -> None:
         """The end of a run: how it ended, the best trials, where everything lies, what to type next."""
         history, ending, commands = summary.history, summary.ending, summary.commands
         board = tables.leaderboard(history)
@@ -370,7 +326,7 @@ def _rich(stream: TextIO | None) -> RichConsole:
     open_stream = stream or cast(TextIO, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     terminal = open_stream.isatty()
     return RichConsole(
-        file=cast(TextIO, _Stream(open_stream)),
+        file=cast(TextIO, Stream(open_stream)),
         force_terminal=terminal,
         force_jupyter=False,
         width=None if terminal else PIPE_WIDTH,

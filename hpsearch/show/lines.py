@@ -5,9 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hpsearch.spec.model import Params, Problem, Spec, Value
-from hpsearch.study.trial import Attempt, Ending, Entry, State, Trial
+from hpsearch.spec.model import Params, Problem, PruningRule, Spec, Value
+from hpsearch.study.trial import Attempt, Ending, Entry, State, StudyEnding, Trial
+
+if TYPE_CHECKING:  # `check` prints without loading the store's library
+    from hpsearch.study.store import History
 
 ORDER = (State.COMPLETED, State.PRUNED, State.FAILED, State.INFEASIBLE)
 
@@ -19,6 +23,18 @@ class Commands:
     best: str
     resume: str
     ui: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is said when a run is over; `tracking_uri` is fit to be shown."""
+
+    history: History
+    ending: StudyEnding
+    undelivered: int
+    problem: str | None
+    tracking_uri: str
+    commands: Commands
 
 
 def commands(study: str, *, home: str | None, embedded: bool, local: bool, address: str | None) -> Commands:
@@ -61,7 +77,7 @@ def duration(seconds: float) -> str:
 
 def plan(spec: Spec) -> str:
     """What a study will do, in one line."""
-    rule = f"{spec.pruner.type} pruner" if spec.pruner.type != "NONE" else "no pruner"
+    rule = f"{spec.pruner.type} pruner" if spec.pruner.type is not PruningRule.NONE else "no pruner"
     return (
         f"{spec.objective.goal.lower()} {spec.objective.metric}, "
         f"{counted(spec.max_trials, 'trial')} of at most {counted(spec.max_steps, 'step')}, "

@@ -122,7 +122,9 @@ def test_a_study_timeout_ends_the_study_resumable(search_for: Make, runner: Runn
     assert search.counts()[State.COMPLETED] < 3
 
 
-def test_a_killed_trial_gets_another_attempt_and_a_hopeless_one_fails(search_for: Make, on_ray: Runner) -> None:
+def test_a_killed_trial_gets_another_attempt_and_a_hopeless_one_fails(
+    search_for: Make, on_ray: Runner
+) -> None:
     search = search_for("good", "killed_once", "segfaults", "exits", "fine", limits="{maxFailedTrials: 100}")
     on_ray(search)
     trials = by_kind(search)

@@ -20,7 +20,7 @@ from rich.console import Console as RichConsole
 
 from hpsearch.errors import UsageError
 from hpsearch.show import lines
-from hpsearch.show.console import Console, Summary, live_view
+from hpsearch.show.console import Console, live_view
 from hpsearch.show.progress import Progress
 from hpsearch.spec.model import Problem
 from hpsearch.study.search import Search
@@ -56,11 +56,11 @@ def watched(console: Console, home: Path, trials: Sequence[Trial], *, resumed: S
     console.stopped()
 
 
-def summary(history: History, outcome: Outcome, **changes: Any) -> Summary:
+def summary(history: History, outcome: Outcome, **changes: Any) -> lines.Summary:
     commands = lines.commands("demo", home="my home", embedded=True, local=True, address=None)
     ending = StudyEnding(outcome, "so it ended")
     values = {"undelivered": 0, "problem": None, "tracking_uri": "http://host", "commands": commands}
-    return Summary(history, ending, **(values | changes))
+    return lines.Summary(history, ending, **(values | changes))
 
 
 def test_on_a_pipe_every_event_is_one_plain_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

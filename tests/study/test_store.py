@@ -60,7 +60,9 @@ def test_everything_that_was_committed_is_read_back(tmp_path: Path) -> None:
             Entry(0, Checkpoint(10, 1, "c", 3, "ff"), 1),
         ]
     )
-    store.commit([Entry(0, Ending(State.PRUNED, "worse", 9)), Entry(None, StudyEnding(Outcome.DEADLINE, "late", 10))])
+    store.commit(
+        [Entry(0, Ending(State.PRUNED, "worse", 9)), Entry(None, StudyEnding(Outcome.DEADLINE, "late", 10))]
+    )
     history = StoreReader(tmp_path / "s").history()
     store.close()
     [trial] = history.trials

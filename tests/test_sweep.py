@@ -1,0 +1,314 @@
+"""Whole sweeps through the command line, judged by reading the store's and MLflow's databases directly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.timeout(180)]
+
+ROOT = Path(__file__).parent.parent
+STATUS = {"completed": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "infeasible": "FAILED"}
+
+TRAINER = """
+import os, signal, time
+from hpsearch.train.learner import Measurement
+
+def train(params, context):
+    with open(context.directory / "ledger", "a") as ledger:
+        ledger.write(f"{context.attempt}\\n")
+    for step in range(context.measure_every, context.max_steps + 1, context.measure_every):
+        time.sleep(params.get("pause", 0))
+        if params.get("raises"):
+            raise RuntimeError("this trainer never works")
+        yield Measurement(step, {"loss": (params["x"] - 0.3) ** 2 + 1 / step, "extra": float(step)})
+"""
+
+
+def study_yaml(
+    *, trials: int = 8, parallel: int = 2, args: str = "[]", module: str = "toy", own: str = ""
+) -> str:
+    return f"""\
+trainingInput:
+  pythonModule: {module}
+  args: {args}
+  hyperparameters:
+    goal: MINIMIZE
+    hyperparameterMetricTag: loss
+    maxTrials: {trials}
+    maxParallelTrials: {parallel}
+    params:
+      - {{parameterName: x, type: DOUBLE, minValue: 0, maxValue: 1}}
+      - {{parameterName: layers, type: INTEGER, minValue: 1, maxValue: 4}}
+      - {{parameterName: kind, type: CATEGORICAL, categoricalValues: ["a b", "c"]}}
+hpsearch:
+  maxSteps: 500
+  measureEvery: 100
+  {own}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., Path]:
+    """A study's file beside its trainer."""
+
+    def make(**settings: Any) -> Path:
+        (tmp_path / "toy.py").write_text(TRAINER)
+        path = tmp_path / "toy.yaml"
+        path.write_text(study_yaml(**settings))
+        return path
+
+    return make
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "hpsearch", *map(str, words)]
+
+
+def hpsearch(*words: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*words), cwd=cwd, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def rows(database: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(database)
+    try:
+        return connection.execute(query, values).fetchall()
+    finally:
+        connection.close()
+
+
+def assert_mlflow_equals_store(home: Path, study: str, trials: int) -> None:
+    """One parent, one child per trial, statuses and metric points equal to the store's, none twice."""
+    store, tracking = home / study / "study.db", home / "mlflow.db"
+    endings = dict(rows(store, "SELECT trial, state FROM ending"))
+    assert len(endings) == trials
+    tags = "SELECT run_uuid, value FROM tags WHERE key = ?"
+    parents = dict(rows(tracking, tags, "mlflow.parentRunId"))
+    [parent] = set(parents.values())
+    numbers = {run: int(value) for run, value in rows(tracking, tags, "trial") if run in parents}
+    assert sorted(numbers.values()) == sorted(endings), "one child per trial"
+    statuses = dict(rows(tracking, "SELECT run_uuid, status FROM runs"))
+    assert statuses[parent] in ("FINISHED", "FAILED")
+    for run, number in numbers.items():
+        assert statuses[run] == STATUS[endings[number]]
+    stored = Counter(
+        (trial, metric, step, as_mlflow_keeps_it(value), stamp)
+        for trial, metric, step, value, stamp in rows(
+            store, "SELECT trial, metric, step, value, time FROM measurement"
+        )
+    )
+    shown = Counter(
+        (numbers[run], *point)
+        for run, *point in rows(
+            tracking, "SELECT run_uuid, key, step, iif(is_nan, NULL, value), timestamp FROM metrics"
+        )
+        if run in numbers
+    )
+    assert stored == shown
+    assert max(stored.values()) == 1
+    assert len(stored) > trials
+
+
+def as_mlflow_keeps_it(value: float | None) -> float | None:
+    """Infinities are the largest numbers there; NaN is NULL in the store and a flag in MLflow."""
+    return None if value is None else max(-1.7976931348623157e308, min(1.7976931348623157e308, value))
+
+
+def wait_for_lines(process: subprocess.Popen[str], wanted: str, count: int) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        count -= wanted in line
+        if count == 0:
+            return
+    raise AssertionError(f"the sweep ended before {wanted!r} was seen often enough")
+
+
+def table(home: Path, study: str) -> list[tuple[Any, ...]]:
+    """A study's outcome without times: params, states, and every measured value."""
+    store = home / study / "study.db"
+    return [
+        *rows(store, "SELECT number, params FROM trial ORDER BY number"),
+        *rows(store, "SELECT trial, state, reason FROM ending ORDER BY trial"),
+        *rows(store, "SELECT trial, step, metric, value FROM measurement ORDER BY trial, step, metric"),
+    ]
+
+
+def test_a_sweep_is_the_same_in_the_store_in_mlflow_and_in_its_answers(tmp_path: Path) -> None:
+    done = hpsearch("run", ROOT / "search_spaces/linear_regression.yaml", "--json", cwd=tmp_path)
+    shown = json.loads(done.stdout)
+    assert done.stderr == ""
+    home, trials = tmp_path / "studies", sum(shown["counts"].values())
+    assert shown["state"] == "completed"
+    assert shown["counts"]["running"] == 0
+    assert_mlflow_equals_store(home, shown["study"], trials)
+    best = json.loads(hpsearch("best", shown["study"], "--json", cwd=tmp_path).stdout)
+    assert best["value"] < 2.0
+    tracking = home / "mlflow.db"
+    parent = shown["parent_run_id"]
+    metrics = dict(rows(tracking, "SELECT key, value FROM latest_metrics WHERE run_uuid = ?", parent))
+    params = dict(rows(tracking, "SELECT key, value FROM params WHERE run_uuid = ?", parent))
+    assert metrics["rmse"] == best["value"]
+    assert float(params["learning_rate"]) == best["trial"]["params"]["learning_rate"]
+    artifacts = [p.name for p in (home / "mlartifacts").rglob("*") if p.is_file()]
+    assert "linear_regression.yaml" in artifacts or "spec.yaml" in artifacts
+
+
+def test_a_killed_driver_and_a_resume_lose_and_double_nothing(
+    tmp_path: Path, file: Callable[..., Path]
+) -> None:
+    path = file(trials=8, args="[--pause=0.02]")
+    with subprocess.Popen(command("run", path), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as driver:
+        wait_for_lines(driver, "completed: loss", 3)
+        driver.send_signal(signal.SIGKILL)
+    home = tmp_path / "studies"
+    kept = rows(home / "toy-1/study.db", "SELECT trial, state, reason, time FROM ending")
+    assert 3 <= len(kept) < 8, "the kill came too late to test anything"
+    assert json.loads(hpsearch("show", "toy-1", "--json", cwd=tmp_path).stdout)["state"] == "interrupted"
+
+    shown = json.loads(hpsearch("resume", "toy-1", "--json", cwd=tmp_path).stdout)
+    assert shown["counts"]["completed"] == 8
+    assert set(kept) <= set(rows(home / "toy-1/study.db", "SELECT trial, state, reason, time FROM ending"))
+    assert_mlflow_equals_store(home, "toy-1", 8)
+    for trial, *_ in kept:
+        ledger = (home / f"toy-1/trials/{trial:04d}/ledger").read_text()
+        assert ledger == "1\n", f"trial {trial} was completed, yet ran again"
+
+
+@pytest.mark.parametrize("sampler", ["TPE", "CMA_ES", "QMC"])
+def test_interrupted_or_not_the_same_seed_gives_the_same_study(
+    tmp_path: Path, file: Callable[..., Path], sampler: str
+) -> None:
+    own = f"sampler: {{type: {sampler}, seed: 7, startupTrials: 4}}\n  pruner: {{type: ASHA, minSteps: 100}}"
+    path = file(trials=14, parallel=1, own=own.replace(", startupTrials: 4", "" if sampler == "TPE" else ""))
+    hpsearch("run", path, "--local", "--study", "whole", "--home", "a", cwd=tmp_path)
+    starts = 0
+    while True:
+        verb = ("resume", "cut") if starts else ("run", path, "--study", "cut")
+        with subprocess.Popen(
+            command(*verb, "--local", "--home", "b"), cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        ) as driver:
+            starts += 1
+            assert driver.stdout
+            ended = sum(1 for line in _until(driver.stdout, ("completed:", "pruned at"), 4))
+            driver.send_signal(signal.SIGKILL)
+        if not ended:
+            break
+    hpsearch("resume", "cut", "--local", "--home", "b", cwd=tmp_path)
+    assert starts > 3, "the study was not interrupted often enough to test anything"
+    assert table(tmp_path / "a", "whole") == table(tmp_path / "b", "cut")
+
+
+def _until(stream: Any, wanted: tuple[str, ...], count: int) -> Any:
+    """The lines with a wanted word, up to a count."""
+    for line in stream:
+        if line.startswith("trial") and any(word in line for word in wanted):
+            yield line
+            count -= 1
+            if count == 0:
+                return
+
+
+def test_ctrl_c_stops_in_order_and_the_resume_finishes(tmp_path: Path, file: Callable[..., Path]) -> None:
+    path = file(trials=6, args="[--pause=0.1]")
+    with subprocess.Popen(
+        command("run", path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as driver:
+        wait_for_lines(driver, "completed: loss", 1)
+        sent = time.monotonic()
+        driver.send_signal(signal.SIGINT)
+        assert driver.stdout
+        rest = driver.stdout.read()
+        assert driver.stderr
+        assert driver.stderr.read() == ""
+    assert driver.returncode == 75
+    assert time.monotonic() - sent < 25
+    assert "hpsearch resume toy-1" in rest
+    shown = json.loads(hpsearch("resume", "toy-1", "--json", cwd=tmp_path).stdout)
+    assert shown["counts"]["completed"] == 6
+    assert_mlflow_equals_store(tmp_path / "studies", "toy-1", 6)
+
+
+def test_a_second_driver_is_told_who_has_the_study(tmp_path: Path, file: Callable[..., Path]) -> None:
+    path = file(trials=4, parallel=1, args="[--pause=0.3]")
+    with subprocess.Popen(
+        command("run", path, "--local", "--study", "mine"), cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as driver:
+        wait_for_lines(driver, "trial 0 started", 1)
+        refused = hpsearch("resume", "mine", cwd=tmp_path, code=73)
+        assert f"process {driver.pid}" in refused.stderr
+        assert json.loads(hpsearch("show", "mine", "--json", cwd=tmp_path).stdout)["state"] == "running"
+        driver.send_signal(signal.SIGKILL)
+
+
+def test_resume_auto_goes_on_and_never_is_the_default(tmp_path: Path, file: Callable[..., Path]) -> None:
+    path = file(trials=2)
+    words = ("run", path, "--local", "--study", "nightly")
+    hpsearch(*words, "--resume", "must", cwd=tmp_path, code=2)
+    hpsearch(*words, "--resume", "auto", cwd=tmp_path)
+    refused = hpsearch(*words, cwd=tmp_path, code=2)
+    assert "exists" in refused.stderr
+    assert "resume" in refused.stderr
+    again = json.loads(hpsearch(*words, "--resume", "auto", "--json", cwd=tmp_path).stdout)
+    assert again["counts"]["completed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        ({"module": "no.such.module"}, 2, "'no.such.module' cannot be found"),
+        ({"trials": 0}, 2, "maxTrials"),
+        ({"trials": -3}, 2, "-3"),
+        ({"own": "sampler: {type: TPEE}"}, 2, "TPE"),
+        ({"own": "resources: {cpu: 4096}"}, 2, "4096 CPU"),
+    ],
+)
+def test_bad_input_gets_one_clear_answer_and_the_right_exit_code(
+    tmp_path: Path, file: Callable[..., Path], settings: dict[str, Any], code: int, said: str
+) -> None:
+    done = hpsearch("run", file(**settings), cwd=tmp_path, code=code)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_trainer_that_never_works_ends_the_study_with_3(tmp_path: Path, file: Callable[..., Path]) -> None:
+    done = hpsearch("run", file(trials=20, args="[--raises=1]"), "--local", cwd=tmp_path, code=3)
+    assert "RuntimeError: this trainer never works" in done.stdout
+    assert len(rows(tmp_path / "studies/toy-1/study.db", "SELECT * FROM ending")) == 3
+    assert_statuses = dict(
+        rows(tmp_path / "studies/mlflow.db", "SELECT status, count(*) FROM runs GROUP BY 1")
+    )
+    assert assert_statuses == {"FAILED": 4}
+
+
+def test_an_unwritable_home_is_named_and_exits_2(tmp_path: Path, file: Callable[..., Path]) -> None:
+    path = file()
+    (tmp_path / "blocked").write_text("")
+    done = hpsearch("run", path, "--home", "blocked", cwd=tmp_path, code=2)
+    assert "blocked" in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+def test_an_unreachable_cluster_exits_69(tmp_path: Path, file: Callable[..., Path]) -> None:
+    done = hpsearch("run", file(), "--address", "127.0.0.1:1", cwd=tmp_path, code=69)
+    assert "127.0.0.1:1" in done.stderr
+    assert os.linesep.join(done.stderr.splitlines()[:1]).startswith("error: ")
+
+
+def test_mlflow_out_of_reach_costs_no_trial(tmp_path: Path, file: Callable[..., Path]) -> None:
+    words = ("run", file(trials=3), "--local", "--tracking-uri", "http://127.0.0.1:1")
+    done = hpsearch(*words, cwd=tmp_path)
+    assert "3 of 3 trials completed" in done.stdout
+    assert "127.0.0.1:1" in done.stdout + done.stderr
