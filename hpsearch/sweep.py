@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search
 from hpsearch.study.store import History, Store, StoreReader, holds_study
-from hpsearch.study.trial import Entry, Outcome, Study, StudyEnding
+from hpsearch.study.trial import Ending, Entry, Measurement, Outcome, Study, StudyEnding
 from hpsearch.track.outbox import Outbox
 from hpsearch.track.uri import default_uri
 
@@ -35,6 +34,8 @@ EXIT_CODES: Mapping[Outcome, int] = {
 }
 # How long the end of a study waits for MLflow to take what is left (seconds); the store keeps the rest.
 DELIVERY = 60.0
+# MLflow is heavy to start: it waits for the first measurement, at most so long (seconds).
+MLFLOW_PATIENCE = 20.0
 PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow")
 STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -120,19 +121,19 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
         history = store.take(now())
         study, uri = history.study, options.tracking_uri or history.tracking_uri
         python_path = _python_path(study.spec)
-        journal = _Journal(store, watcher)
-        search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, python_path)
-        search.restore(history.trials, history.attributes)
         with _tracked(store, history, uri, options.home) as outbox:
+            journal = _Journal(store, watcher, outbox)
+            search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, python_path)
+            search.restore(history.trials, history.attributes)
             try:
                 watcher.started(study, search, uri, resumed)
                 if not search.over:
                     _check_module(study.spec, python_path)
                     _execute(search, options)
                 ending = search.conclude(now())
+                delivered = outbox.close(DELIVERY)
             finally:
                 watcher.stopped()
-            delivered = outbox.close(DELIVERY)
             problem = outbox.problem
     finally:
         store.close()
@@ -172,7 +173,7 @@ def _tracked(store: Store, history: History, uri: str, home: Path) -> Iterator[O
         parent_run_id=history.parent_run_id if uri == history.tracking_uri else None,
     )
     store.progress = lambda: (outbox.offset, outbox.parent_run_id)
-    outbox.start()
+    outbox.start(patience=MLFLOW_PATIENCE)
     try:
         yield outbox
     finally:
@@ -181,16 +182,19 @@ def _tracked(store: Store, history: History, uri: str, home: Path) -> Iterator[O
 
 
 class _Journal:
-    """The store, with somebody looking on: facts are shown when they are durable, never before."""
+    """The store, with others looking on: facts are shown when they are durable, never before."""
 
-    def __init__(self, store: Store, watcher: Watcher) -> None:
+    def __init__(self, store: Store, watcher: Watcher, outbox: Outbox) -> None:
         self._store = store
         self._watcher = watcher
+        self._outbox = outbox
 
     def commit(self, entries: Sequence[Entry]) -> None:
         """Make facts durable, then show them."""
         self._store.commit(entries)
         self._watcher.committed(entries)
+        if any(isinstance(entry.fact, Measurement | Ending) for entry in entries):
+            self._outbox.wake()
 
 
 def _valid_spec(file: Path) -> Spec:
@@ -198,7 +202,6 @@ def _valid_spec(file: Path) -> Spec:
     if reading.spec is None:
         raise SpecError(
             f"{file} is not valid: {len(reading.errors)} error{'s' * (len(reading.errors) != 1)}",
-            hint=f"`hpsearch check {file}` explains each",
             problems=reading.errors,
         )
     return reading.spec

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # A step of the trainable returns at least this often (seconds), so that stops are heard.
 STEP = 1.0
+KNOCK = 5.0  # seconds
 LOCAL_OBJECT_STORE = 128 << 20  # bytes; reports are small and nothing else goes through it
 
 
@@ -75,6 +77,8 @@ def run(search: Search, *, address: str | None = None) -> None:
 @contextlib.contextmanager
 def _ray(address: str | None, scratch: str) -> Iterator[None]:
     """A running Ray: the one at `address`, or a private local one without any listener for people."""
+    if address:
+        _knock(address)
     local = {"include_dashboard": False, "_temp_dir": scratch, "object_store_memory": LOCAL_OBJECT_STORE}
     try:
         ray.init(
@@ -91,6 +95,25 @@ def _ray(address: str | None, scratch: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise ServiceUnavailable if nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"--address {address!r} is a Ray client address, which moves the driver's objects to the head",
+            hint="give the cluster's own HOST:PORT, from a machine that is part of it",
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto" and the like are Ray's to find
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
+    except (OSError, OverflowError) as error:
+        raise ServiceUnavailable(
+            f"no Ray at {address}: {error}",
+            hint="start one there with `ray start --head`, or leave out --address",
+        ) from error
 
 
 def _preflight(resources: Resources, parallel: int, address: str | None) -> int:

@@ -188,7 +188,7 @@ class Store:
         except DBAPIError as error:
             raise Interrupted(
                 f"the store {self.directory / DATABASE} refused a write: {error.orig}",
-                hint="free the disk or fix its permissions, then `hpsearch resume`; nothing committed is lost",
+                hint="free the disk or fix its permissions, then resume: nothing committed is lost",
             ) from error
 
 
@@ -381,7 +381,8 @@ def _study_row(connection: Connection) -> Row:
     verify(study_table, row)
     if row["schema_version"] != SCHEMA_VERSION:
         raise UsageError(
-            f"study {row['name']!r} has schema version {row['schema_version']}, this hpsearch reads {SCHEMA_VERSION}",
+            f"study {row['name']!r} has schema version {row['schema_version']}, "
+            f"this hpsearch reads {SCHEMA_VERSION}",
             hint="use the version of hpsearch that made it",
         )
     return row

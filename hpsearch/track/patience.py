@@ -14,6 +14,8 @@ from hpsearch.errors import HpsearchError, ServiceUnavailable
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 CLOSING_PAUSE = 0.5
+# A service that is away when the study ends is asked so often more: the facts wait in the store anyway.
+CLOSING_TRIES = 4
 
 Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
@@ -52,8 +54,10 @@ class Patience:
 
     def _ask(self, request: Callable[[], Answer], trouble: type[HpsearchError]) -> Answer:
         pause = FIRST_PAUSE
+        tries = 0
         while True:
-            if self.closing.is_set() and time.monotonic() >= self._deadline:
+            tries += self.closing.is_set()
+            if self.closing.is_set() and (tries > CLOSING_TRIES or time.monotonic() >= self._deadline):
                 raise Abandoned
             try:
                 answer = request()

@@ -7,9 +7,11 @@ never will.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from typing import Any, TypeVar
 
 from hpsearch.errors import HpsearchError, ServiceUnavailable
 from hpsearch.track.rows import Param, Point, Row, Tag
-from hpsearch.track.uri import redact
+from hpsearch.track.uri import local_database, redact
 
 THREAD_NAME = "hpsearch-outbox"
 ROWS_PER_REQUEST = 1_000
@@ -89,6 +91,8 @@ class Runs:
         for handler in logging.getLogger("mlflow").handlers:
             handler.addFilter(_unless_mlflow_here)
         self._entities = mlflow.entities
+        if (database := local_database(self._uri)) and not database.exists():
+            _make_database(database, self._artifact_root or database.parent / "mlartifacts")
         self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
     def open_experiment(self, tags: Mapping[str, str], run_id: str | None = None) -> None:
@@ -173,6 +177,25 @@ class Runs:
     def keep_text(self, run_id: str, text: str, name: str) -> None:
         """Store a text as an artifact of a run."""
         _asked(lambda: self._client.log_text(run_id, text, name))
+
+
+def _make_database(path: Path, artifact_root: Path) -> None:
+    """Make an SQLite database with MLflow's tables at a path, wholly or not at all.
+
+    MLflow's migrations are not transactional: a process killed in the middle of them would leave a file
+    that no MLflow opens again. Of several studies that start at once, the first one's file stays.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.new-", dir=path.parent)
+    os.close(descriptor)
+    try:
+        SqlAlchemyStore(f"sqlite:///{name}", artifact_root.absolute().as_uri()).engine.dispose()
+        with contextlib.suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        Path(name).unlink()
 
 
 def _run(run: Any) -> Run:

@@ -17,3 +17,9 @@ def default_uri(home: Path) -> str:
 def redact(text: str) -> str:
     """An address, or a text with addresses in it, without user names, passwords and tokens."""
     return _SECRET_FIELD.sub(r"\1=***", _USER_INFO.sub("://", text))
+
+
+def local_database(uri: str) -> Path | None:
+    """The file of an SQLite address, None for any other address."""
+    scheme, _, path = uri.partition(":///")
+    return Path(path) if scheme == "sqlite" and path else None

@@ -71,7 +71,8 @@ def test_a_child_has_the_heavy_imports_already(slot: Slot, tmp_path: Path) -> No
     probe = tmp_path / "probe.py"
     probe.write_text(
         "import sys\n"
-        "LOADED = [name in sys.modules for name in ('torch._dynamo', 'hpsearch.train.trial', 'ray', 'mlflow')]\n"
+        "NAMES = ('torch._dynamo', 'hpsearch.train.trial', 'ray', 'mlflow')\n"
+        "LOADED = [name in sys.modules for name in NAMES]\n"
         "def train(params, context):\n"
         "    raise RuntimeError(str(LOADED))\n"
         "    yield\n"
