@@ -34,8 +34,10 @@ EXIT_CODES: Mapping[Outcome, int] = {
 }
 # How long the end of a study waits for MLflow to take what is left (seconds); the store keeps the rest.
 DELIVERY = 60.0
+# Between two flushes to MLflow (seconds); each costs a request per running trial.
+FLUSH = 2.0
 # MLflow is heavy to start: it waits for the first measurement, at most so long (seconds).
-MLFLOW_PATIENCE = 20.0
+MLFLOW_PATIENCE = 0.0
 PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow")
 STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -171,6 +173,7 @@ def _tracked(store: Store, history: History, uri: str, home: Path) -> Iterator[O
         experiment=study.spec.tracking.experiment or Path(study.spec.source).stem,
         offset=history.offset if uri == history.tracking_uri else 0,
         parent_run_id=history.parent_run_id if uri == history.tracking_uri else None,
+        interval=FLUSH,
     )
     store.progress = lambda: (outbox.offset, outbox.parent_run_id)
     outbox.start(patience=MLFLOW_PATIENCE)

@@ -27,9 +27,10 @@ from hpsearch.study.trial import Ending, Launch, Report, State
 
 PRELOAD = ("hpsearch.run.process", "hpsearch.train.preload")
 EXECUTE = "hpsearch.train.trial:execute"
-# Reports travel together: a first one waits for others a tenth of the trial's age, within these bounds
-# (seconds). Each trip costs the driver milliseconds, which short trials would feel.
-SHORTEST_WINDOW, LONGEST_WINDOW = 0.05, 0.5
+# Reports travel together, because each trip costs the driver milliseconds that short trials would feel: a
+# first one waits for others a tenth of the trial's age, within these bounds (seconds). Where no decision
+# waits for them it is always the longest, but for the first report of a slot, which shows that it lives.
+SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 1.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -51,6 +52,8 @@ class Slot:
         self._reader: Connection | None = None
         self._buffer = b""
         self._timeout: float | None = None
+        self._judged = True
+        self._lives = False
         self._started = 0.0
         self._deadline = math.inf
         # One BLAS thread: a fork copies only the forking thread, and the locks of others stay taken.
@@ -72,6 +75,7 @@ class Slot:
         os.set_blocking(reader.fileno(), False)
         self._reader, self._buffer = reader, b""
         self._timeout = launch.timeout
+        self._judged = launch.judged
         self._started = time.monotonic()
         self._deadline = self._started + (launch.timeout or math.inf)
 
@@ -92,6 +96,7 @@ class Slot:
             news = self._read()
             if news and not lines:
                 until = min(until, time.monotonic() + self._window())
+                self._lives = True
             lines += news
             if lines and is_ending(lines[-1]):
                 return self._closed(Heard(lines))
@@ -127,6 +132,8 @@ class Slot:
             self._reader = None
 
     def _window(self) -> float:
+        if not self._judged:
+            return LONGEST_WINDOW if self._lives else 0.0
         age = time.monotonic() - self._started
         return min(max(age / 10, SHORTEST_WINDOW), LONGEST_WINDOW)
 

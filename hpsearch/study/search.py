@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from hpsearch.spec.model import Objective
+from hpsearch.spec.model import Objective, PruningRule
 from hpsearch.study.pruning import Pruner
 from hpsearch.study.trial import (
     Attempt,
@@ -236,6 +236,7 @@ class Search:
             metric=spec.objective.metric,
             python_path=self._python_path,
             timeout=spec.limits.trial_timeout,
+            judged=spec.pruner.type is not PruningRule.NONE,
         )
 
     def _is_news(self, trial: Trial, measurement: Measurement) -> bool:

@@ -149,7 +149,10 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """All that a runner needs to execute one attempt: plain data that travels as JSON."""
+    """All that a runner needs to execute one attempt: plain data that travels as JSON.
+
+    `timeout` is seconds. Unless `judged`, no decision waits for a report, and reports may travel together.
+    """
 
     module: str
     args: tuple[str, ...]
@@ -158,6 +161,7 @@ class Launch:
     metric: str
     python_path: tuple[str, ...] = ()
     timeout: float | None = None
+    judged: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The launch as JSON types; `from_json` is its inverse."""
@@ -173,6 +177,7 @@ class Launch:
             "metric": self.metric,
             "python_path": list(self.python_path),
             "timeout": self.timeout,
+            "judged": self.judged,
         }
 
     @classmethod
@@ -190,6 +195,7 @@ class Launch:
             metric=data["metric"],
             python_path=tuple(data["python_path"]),
             timeout=data["timeout"],
+            judged=data["judged"],
         )
 
 

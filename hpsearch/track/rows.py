@@ -137,7 +137,7 @@ def study_tags(study: Study) -> dict[str, str]:
             "seed": str(spec.sampler.seed),
             "sampler": spec.sampler.type.value,
             "pruner": spec.pruner.type.value,
-            **{f"version.{package}": version for package, version in study.versions.items()},
+            "versions": ", ".join(f"{package} {version}" for package, version in study.versions.items()),
         }
     )
 

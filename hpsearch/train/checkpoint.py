@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ class Writer:
 
     A file appears under its name only when it is complete on the disk, and is announced only then. The
     newest two files stay. A disk that refuses is told to `complain`, and the next checkpoint is tried.
-    `used` is true once a checkpoint was offered.
+    `effort` is the CPU time (seconds) that the last one took here.
     """
 
     def __init__(
@@ -45,12 +46,12 @@ class Writer:
         announce: Callable[[Checkpoint], object],
         complain: Callable[[str], object],
     ) -> None:
+        self.effort = 0.0
         self._directory = directory
         self._attempt = attempt
         self._announce = announce
         self._complain = complain
         self._written: list[Path] = []
-        self.used = False
         self._changed = Condition()
         self._pending: tuple[int, memoryview] | None = None
         self._closing = False
@@ -59,7 +60,6 @@ class Writer:
 
     def offer(self, step: int, data: memoryview) -> None:
         """Take over the bytes of a step and return at once."""
-        self.used = True
         with self._changed:
             self._pending = (step, data)
             self._changed.notify()
@@ -80,7 +80,9 @@ class Writer:
     def _work(self) -> None:
         try:
             while (taken := self._take()) is not None:
+                started = time.thread_time()
                 self._save(*taken)
+                self.effort = time.thread_time() - started
         except BaseException as error:
             self._error = error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from hpsearch.train import checkpoint, snapshot
 from hpsearch.train.learner import Learner
 from hpsearch.train.reporter import Reporter
 
+# Making checkpoints takes about this share of a trial's time; the first and the last are always made.
+CHECKPOINT_SHARE = 0.02
+
 Build = Callable[[dict[str, Value], Context], Learner[Any]]
 
 
@@ -22,7 +26,8 @@ def run(build: Build, params: Mapping[str, Value], context: Context, reporter: R
     """Train to `max_steps` from the start or the checkpoint; None when the trial was told to stop.
 
     Every `measure_every` steps and at the last one: the metrics of `evaluate` and, unless it gives one, the
-    loss of that step's batch as `train_loss`; then a checkpoint, written while training goes on.
+    loss of that step's batch as `train_loss`; then a checkpoint, written while training goes on, unless the
+    last one was so recent that checkpoints would take more than `CHECKPOINT_SHARE` of the time.
     """
     learner, start = prepare(build, params, context, reporter)
     writer = checkpoint.Writer(
@@ -69,6 +74,7 @@ def train(
 ) -> Ending | None:
     """Take the steps after `start`; ends early where the training loss is no longer finite."""
     learner.model.train()
+    due = 0.0
     for step in range(start + 1, context.max_steps + 1):
         loss = update(learner, step)
         if step % context.measure_every and step != context.max_steps:
@@ -80,23 +86,22 @@ def train(
             return Ending(State.INFEASIBLE, f"training loss is {value} at step {step}") if going else None
         going = reporter.measure(Measurement(step, {"train_loss": value} | evaluate(learner)))
         # After the measurement: nobody may resume past a measurement that was never reported.
-        save(learner, step, reporter, writer)
+        if time.perf_counter() >= due or not going or step == context.max_steps:
+            due = save(learner, step, reporter, writer)
         if not going:
             return None
     return Ending(State.COMPLETED, f"reached step {max(start, context.max_steps)}")
 
 
-def save(learner: Learner[Any], step: int, reporter: Reporter, writer: checkpoint.Writer) -> None:
-    """Hand the state of a step to the writer, or note why this trainer's state cannot be kept."""
+def save(learner: Learner[Any], step: int, reporter: Reporter, writer: checkpoint.Writer) -> float:
+    """Hand the state of a step to the writer, or note why it cannot be kept; when the next one is due."""
+    started = time.perf_counter()
     try:
-        data = snapshot.take(learner, step, reporter.last)
-        if not writer.used:
-            # Better found out at the first checkpoint than when a trial has to go on from one.
-            snapshot.parse(data)
+        writer.offer(step, snapshot.take(learner, step, reporter.last))
     except checkpoint.CheckpointError as error:
         reporter.note("checkpoints", f"checkpoint step {step} not written: the trainer's state is {error}")
-    else:
-        writer.offer(step, data)
+    ended = time.perf_counter()
+    return ended + (ended - started + writer.effort) / CHECKPOINT_SHARE
 
 
 def update(learner: Learner[Any], step: int) -> Tensor:

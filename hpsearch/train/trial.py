@@ -10,6 +10,8 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from hpsearch.spec.model import Value
 from hpsearch.study.trial import Context, Ending, Launch, Measurement, Report, State
 from hpsearch.train import loop
@@ -23,6 +25,8 @@ def execute(launch: Launch, report: Callable[[Report], bool]) -> None:
     `report` returns False when the trial must stop: it then stops without an ending. Whatever the user's
     code raises becomes a FAILED ending of one line, with the traceback on stderr.
     """
+    # As many threads as the trial's CPUs, so that sums are added in the same order wherever it runs.
+    torch.set_num_threads(max(1, int(launch.context.resources.cpu)))
     reporter = Reporter(report, launch.metric)
     try:
         module = load(launch.module, launch.python_path)
@@ -57,7 +61,6 @@ def load(name: str, python_path: Iterable[str]) -> ModuleType:
     """Import the trainer's module, looking in `python_path` first."""
     first = list(dict.fromkeys(python_path))
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
-    importlib.invalidate_caches()
     return importlib.import_module(name)
 
 

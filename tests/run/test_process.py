@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.run.process import Slot
+from hpsearch.run.process import Slot, forkserver
 from hpsearch.run.wire import decode, encode
 from hpsearch.study.trial import Checkpoint, Context, Ending, Launch, Measurement, Report, State
 
@@ -21,9 +21,12 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def slot() -> Iterator[Slot]:
-    slot = Slot()
-    yield slot
-    slot.kill()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.setenv(name, "")  # a slot sets them for good, which is right in an actor only
+        slot = Slot()
+        yield slot
+        slot.kill()
 
 
 def launch(directory: Path, kind: str, *, attempt: int = 1, timeout: float | None = None) -> Launch:
@@ -82,6 +85,13 @@ def test_a_child_has_the_heavy_imports_already(slot: Slot, tmp_path: Path) -> No
     found, _ = reports(slot)
     assert found[-1].ending
     assert "[True, True, False, False]" in found[-1].ending.reason
+
+
+def test_the_fork_server_has_one_thread(slot: Slot, tmp_path: Path) -> None:
+    slot.start(launch(tmp_path, "good"))
+    reports(slot)
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    assert len(list(Path(f"/proc/{server}/task").iterdir())) == 1, "a fork would leave locks taken for ever"
 
 
 def test_what_a_trial_prints_is_in_its_log(slot: Slot, tmp_path: Path) -> None:

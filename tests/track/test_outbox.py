@@ -49,7 +49,7 @@ def test_a_trial_becomes_a_run_with_its_params_tags_and_points(facts: Facts, tra
         "step": "30",
         "study": "auto_mpg-1",
         "trial": "0",
-        "version.torch": "2.13.0",
+        "versions": "torch 2.13.0",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pytest
 
 from hpsearch.spec.model import Value
 from hpsearch.study.trial import Checkpoint, Context, Ending, Launch, Measurement, Report
+from hpsearch.train import loop
 from hpsearch.train.trial import execute
 
 NAMES = count()
@@ -58,6 +60,8 @@ Run = Callable[..., Said]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a trainer: `stop_after` measurements it is told to stop; `resume` is a checkpoint to go on from."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    # These trials are so short that their checkpoints would be thinned out; here every one counts.
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", math.inf)
 
     def run(
         source: str,
