@@ -22,7 +22,7 @@ from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search
 from hpsearch.study.store import History, Store, StoreReader, holds_study
-from hpsearch.study.trial import Ending, Entry, Measurement, Outcome, Study, StudyEnding
+from hpsearch.study.trial import Entry, Outcome, Study, StudyEnding
 from hpsearch.track.outbox import Outbox
 from hpsearch.track.uri import default_uri
 
@@ -36,8 +36,6 @@ EXIT_CODES: Mapping[Outcome, int] = {
 DELIVERY = 60.0
 # Between two flushes to MLflow (seconds); each costs a request per running trial.
 FLUSH = 2.0
-# MLflow is heavy to start: it waits for the first measurement, at most so long (seconds).
-MLFLOW_PATIENCE = 0.0
 PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow")
 STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -124,7 +122,7 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
         study, uri = history.study, options.tracking_uri or history.tracking_uri
         python_path = _python_path(study.spec)
         with _tracked(store, history, uri, options.home) as outbox:
-            journal = _Journal(store, watcher, outbox)
+            journal = _Journal(store, watcher)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, python_path)
             search.restore(history.trials, history.attributes)
             try:
@@ -176,7 +174,7 @@ def _tracked(store: Store, history: History, uri: str, home: Path) -> Iterator[O
         interval=FLUSH,
     )
     store.progress = lambda: (outbox.offset, outbox.parent_run_id)
-    outbox.start(patience=MLFLOW_PATIENCE)
+    outbox.start()
     try:
         yield outbox
     finally:
@@ -187,17 +185,14 @@ def _tracked(store: Store, history: History, uri: str, home: Path) -> Iterator[O
 class _Journal:
     """The store, with others looking on: facts are shown when they are durable, never before."""
 
-    def __init__(self, store: Store, watcher: Watcher, outbox: Outbox) -> None:
+    def __init__(self, store: Store, watcher: Watcher) -> None:
         self._store = store
         self._watcher = watcher
-        self._outbox = outbox
 
     def commit(self, entries: Sequence[Entry]) -> None:
         """Make facts durable, then show them."""
         self._store.commit(entries)
         self._watcher.committed(entries)
-        if any(isinstance(entry.fact, Measurement | Ending) for entry in entries):
-            self._outbox.wake()
 
 
 def _valid_spec(file: Path) -> Spec:

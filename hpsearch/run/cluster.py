@@ -37,6 +37,10 @@ SETTINGS = {
     "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Actors never use prestarted workers, which cost a second each to start and some CPU for ever.
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_task_events_report_interval_ms": "0",
 }
 os.environ.update(SETTINGS)  # before Ray is imported: it reads some of them only then
 

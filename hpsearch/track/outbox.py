@@ -53,7 +53,6 @@ class Outbox:
         self._ledger = Ledger(study.spec)
         self._news = threading.Event()
         self._drained = False
-        self._patient_for = 0.0
         self._stopped: str | None = None
         self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
         # An artifact store out of reach may hold its client for minutes: the metrics do not wait for it.
@@ -81,12 +80,8 @@ class Outbox:
         """How many rows MLflow refused for good."""
         return self._delivery.set_aside
 
-    def start(self, *, patience: float = 0.0) -> None:
-        """Start the thread and return at once; its work begins at `wake`, or after `patience` seconds.
-
-        Importing MLflow and making its tables costs seconds of a core, which the first trials can use.
-        """
-        self._patient_for = patience
+    def start(self) -> None:
+        """Start the thread and return at once."""
         self._thread.start()
 
     def wake(self) -> None:
@@ -104,7 +99,6 @@ class Outbox:
         return self._drained
 
     def _work(self) -> None:
-        self._news.wait(self._patient_for)
         try:
             if not self._delivery.open(self._parent_run_id):
                 # A tracking server that has never heard of the study is told all of it.

@@ -17,7 +17,7 @@ from hpsearch.train.learner import Learner
 from hpsearch.train.reporter import Reporter
 
 # Making checkpoints takes about this share of a trial's time; the first and the last are always made.
-CHECKPOINT_SHARE = 0.02
+CHECKPOINT_SHARE = 0.01
 
 Build = Callable[[dict[str, Value], Context], Learner[Any]]
 
