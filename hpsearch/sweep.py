@@ -8,14 +8,15 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from hpsearch.errors import SpecError, UsageError
+from hpsearch.errors import HpsearchError, SpecError, UsageError
 from hpsearch.run.local import now
+from hpsearch.run.signals import heard_signals
 from hpsearch.spec.model import Spec
 from hpsearch.spec.reading import read
 from hpsearch.study.pruning import make_pruner
@@ -34,6 +35,8 @@ EXIT_CODES: Mapping[Outcome, int] = {
 }
 # How long the end of a study waits for MLflow to take what is left (seconds); the store keeps the rest.
 DELIVERY = 60.0
+# The same where something failed, and a person waits for the message.
+FAREWELL = 5.0
 # Between two flushes to MLflow (seconds); each costs a request per running trial.
 FLUSH = 2.0
 PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow")
@@ -95,6 +98,8 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
             f"study name {name!r} is not usable as a directory",
             hint="use letters, digits, '_', '-' and '.', at most 100; give one with --study",
         )
+    # Absolute, so that a resume from elsewhere finds the trainer beside the file.
+    spec = replace(spec, source=str(file.absolute()))
     study = Study(
         name=name,
         uid=uuid.uuid4().hex,
@@ -118,19 +123,16 @@ def resume(name: str, options: Options, watcher: Watcher) -> Result:
 
 def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -> Result:
     try:
-        history = store.take(now())
-        study, uri = history.study, options.tracking_uri or history.tracking_uri
-        python_path = _python_path(study.spec)
-        with _tracked(store, history, uri, options.home) as outbox:
+        history = store.take(now(), options.tracking_uri)
+        study = history.study
+        with _tracked(store, history, options.home) as outbox:
             journal = _Journal(store, watcher)
-            search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, python_path)
+            path = _python_path(study.spec)
+            search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
             search.restore(history.trials, history.attributes)
             try:
-                watcher.started(study, search, uri, resumed)
-                if not search.over:
-                    _check_module(study.spec, python_path)
-                    _execute(search, options)
-                ending = search.conclude(now())
+                watcher.started(study, search, history.tracking_uri, resumed)
+                ending = _run_to_end(search, options)
                 delivered = outbox.close(DELIVERY)
             finally:
                 watcher.stopped()
@@ -143,6 +145,22 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
         return Result(reader.history(), ending, left, problem)
     finally:
         reader.close()
+
+
+def _run_to_end(search: Search, options: Options) -> StudyEnding:
+    """Run what is left of a study; also what prevents that becomes its ending, before it is raised."""
+    try:
+        with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
+            if not search.over:
+                _check_module(search.study.spec, _python_path(search.study.spec))
+                _execute(search, options)
+    except HpsearchError as error:
+        search.stop(Outcome.INTERRUPTED, error.message, now())
+        # The store itself may be what failed; then the first error is the one to hear.
+        with suppress(HpsearchError):
+            search.conclude(now())
+        raise
+    return search.conclude(now())
 
 
 def _execute(search: Search, options: Options) -> None:
@@ -158,9 +176,9 @@ def _execute(search: Search, options: Options) -> None:
 
 
 @contextmanager
-def _tracked(store: Store, history: History, uri: str, home: Path) -> Iterator[Outbox]:
+def _tracked(store: Store, history: History, home: Path) -> Iterator[Outbox]:
     """An outbox that follows the store, and whose progress the store keeps."""
-    study = history.study
+    study, uri = history.study, history.tracking_uri
     embedded = uri == default_uri(home)
     reader = StoreReader(store.directory)
     outbox = Outbox(
@@ -169,8 +187,8 @@ def _tracked(store: Store, history: History, uri: str, home: Path) -> Iterator[O
         uri=uri,
         artifact_root=home.absolute() / "mlartifacts" if embedded else None,
         experiment=study.spec.tracking.experiment or Path(study.spec.source).stem,
-        offset=history.offset if uri == history.tracking_uri else 0,
-        parent_run_id=history.parent_run_id if uri == history.tracking_uri else None,
+        offset=history.offset,
+        parent_run_id=history.parent_run_id,
         interval=FLUSH,
     )
     store.progress = lambda: (outbox.offset, outbox.parent_run_id)
@@ -178,7 +196,7 @@ def _tracked(store: Store, history: History, uri: str, home: Path) -> Iterator[O
     try:
         yield outbox
     finally:
-        outbox.close(0)
+        outbox.close(FAREWELL)
         reader.close()
 
 

@@ -224,11 +224,16 @@ def _until(stream: Any, wanted: tuple[str, ...], count: int) -> Any:
 def test_ctrl_c_stops_in_order_and_the_resume_finishes(tmp_path: Path, file: Callable[..., Path]) -> None:
     path = file(trials=6, args="[--pause=0.1]")
     with subprocess.Popen(
-        command("run", path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command("run", path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as driver:
         wait_for_lines(driver, "completed: loss", 1)
         sent = time.monotonic()
-        driver.send_signal(signal.SIGINT)
+        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: Ray and the trials get it too
         assert driver.stdout
         rest = driver.stdout.read()
         assert driver.stderr

@@ -54,6 +54,7 @@ T = TypeVar("T")
 # A step of the trainable returns at least this often (seconds), so that stops are heard.
 STEP = 1.0
 KNOCK = 5.0  # seconds
+LONGEST_TEMP = 30
 LOCAL_OBJECT_STORE = 128 << 20  # bytes; reports are small and nothing else goes through it
 
 
@@ -63,8 +64,10 @@ def run(search: Search, *, address: str | None = None) -> None:
     `address` joins a cluster; without one a private local Ray lives as long as the call. Raises
     ServiceUnavailable, UsageError (resources that nobody has), Interrupted.
     """
+    # Ray's sockets lie there, and a socket's path may have 107 bytes.
+    short = None if len(tempfile.gettempdir()) < LONGEST_TEMP else "/tmp"
     with (
-        tempfile.TemporaryDirectory(prefix="hps-", ignore_cleanup_errors=True) as scratch,
+        tempfile.TemporaryDirectory(prefix="hps-", dir=short, ignore_cleanup_errors=True) as scratch,
         _ray(address, scratch),
     ):
         slots = _preflight(search.study.spec.resources, search.study.spec.max_parallel_trials, address)

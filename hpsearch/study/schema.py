@@ -39,7 +39,6 @@ study_table = Table(
     Column("schema_version", Integer, nullable=False),
     Column("spec_source", Text, nullable=False),
     Column("spec_text", Text, nullable=False),
-    Column("tracking_uri", Text, nullable=False),
     Column("git_sha", Text),
     Column("versions", Text, nullable=False),
     Column("checksum", Text, nullable=False),
@@ -56,6 +55,7 @@ lease_table = Table(
     Column("taken", BigInteger, nullable=False),
     Column("lsn", BigInteger, nullable=False),
     Column("outbox_offset", BigInteger, nullable=False),
+    Column("tracking_uri", Text, nullable=False),
     Column("parent_run_id", Text),
     ForeignKeyConstraint(["study"], ["study.name"]),
 )

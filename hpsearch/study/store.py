@@ -109,16 +109,14 @@ class Store:
                 "schema_version": SCHEMA_VERSION,
                 "spec_source": study.spec.source,
                 "spec_text": study.spec.text,
-                "tracking_uri": tracking_uri,
                 "git_sha": study.git_sha,
                 "versions": json.dumps(dict(study.versions)),
             }
             row["checksum"] = checksum(row)
             store._connection.execute(insert(study_table), row)
-            lease = {"study": study.name, "epoch": 0, "lsn": 0, "outbox_offset": 0}
-            store._connection.execute(
-                insert(lease_table), lease | {"host": socket.gethostname(), "pid": os.getpid(), "taken": 0}
-            )
+            lease = {"study": study.name, "epoch": 0, "lsn": 0, "outbox_offset": 0, "taken": 0}
+            owner = {"host": socket.gethostname(), "pid": os.getpid(), "tracking_uri": tracking_uri}
+            store._connection.execute(insert(lease_table), lease | owner)
         return store
 
     @classmethod
@@ -130,14 +128,19 @@ class Store:
         _require(directory)
         return cls(directory)
 
-    def take(self, now: int) -> History:
+    def take(self, now: int, tracking_uri: str | None = None) -> History:
         """Take the lease under a new epoch and read everything, verifying every row on the way.
 
-        `now` is milliseconds since the epoch. Raises StoreDamaged.
+        `now` is milliseconds since the epoch. Another `tracking_uri` than before is told everything anew.
+        Raises StoreDamaged.
         """
         with self._transaction() as connection:
             values = {"host": socket.gethostname(), "pid": os.getpid(), "taken": now}
             connection.execute(update(lease_table).values(epoch=lease_table.c.epoch + 1, **values))
+            if tracking_uri is not None:
+                moved = update(lease_table).where(lease_table.c.tracking_uri != tracking_uri)
+                fresh = {"tracking_uri": tracking_uri, "outbox_offset": 0, "parent_run_id": None}
+                connection.execute(moved.values(**fresh))
         history = _history(self._connection, self.directory)
         self._name, self._epoch = history.study.name, history.epoch
         self.lsn = self._connection.execute(select(lease_table.c.lsn)).scalar_one()
@@ -359,7 +362,7 @@ def _history(connection: Connection, directory: Path) -> History:
             apply(trials, change)
     return History(
         study=_study(row, directory),
-        tracking_uri=row["tracking_uri"],
+        tracking_uri=lease["tracking_uri"],
         trials=[trials[number] for number in sorted(trials)],
         attributes=attributes,
         ending=ending,

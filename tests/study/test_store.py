@@ -152,6 +152,18 @@ def test_the_outbox_offset_travels_with_the_next_commit(tmp_path: Path) -> None:
     assert StoreReader(tmp_path / "s").history().offset == 18
 
 
+def test_another_tracking_address_is_told_everything_anew(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.progress = lambda: (17, "run-1")
+    store.close()
+    for uri, expected in (("sqlite:///m.db", (17, "run-1")), ("http://new", (0, None)), (None, (0, None))):
+        store = Store.open(tmp_path / "s")
+        history = store.take(3, uri)
+        store.close()
+        assert (history.offset, history.parent_run_id) == expected
+    assert history.tracking_uri == "http://new"
+
+
 @pytest.mark.parametrize("table", ["trial", "attempt", "measurement", "checkpoint", "ending", "study"])
 def test_a_row_that_was_changed_behind_its_back_is_damage(tmp_path: Path, table: str) -> None:
     store = new_store(tmp_path)
