@@ -193,6 +193,7 @@ def ui(
 
 def main() -> None:
     """Run a command; every error ends in one line and the exit code of its kind, never in a traceback."""
+    os.umask(0o077)  # also for what libraries write: Ray's token, MLflow's artifacts
     try:
         app(prog_name="hpsearch")
     except HpsearchError as error:

@@ -132,8 +132,9 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
             search.restore(history.trials, history.attributes)
             try:
                 watcher.started(study, search, history.tracking_uri, resumed)
-                ending = _run_to_end(search, options)
-                delivered = outbox.close(DELIVERY)
+                with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
+                    ending = _run_to_end(search, options)
+                    delivered = outbox.close(DELIVERY)
             finally:
                 watcher.stopped()
             problem = outbox.problem
@@ -150,10 +151,9 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
 def _run_to_end(search: Search, options: Options) -> StudyEnding:
     """Run what is left of a study; also what prevents that becomes its ending, before it is raised."""
     try:
-        with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
-            if not search.over:
-                _check_module(search.study.spec, _python_path(search.study.spec))
-                _execute(search, options)
+        if not search.over:
+            _check_module(search.study.spec, _python_path(search.study.spec))
+            _execute(search, options)
     except HpsearchError as error:
         search.stop(Outcome.INTERRUPTED, error.message, now())
         # The store itself may be what failed; then the first error is the one to hear.

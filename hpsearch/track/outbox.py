@@ -49,7 +49,8 @@ class Outbox:
         self._offset = offset
         self._parent_run_id = parent_run_id
         self._patience = Patience(f"MLflow at {redact(uri)}")
-        self._delivery = Delivery(study, Runs(uri, experiment, artifact_root), self._patience)
+        self._runs = Runs(uri, experiment, artifact_root)
+        self._delivery = Delivery(study, self._runs, self._patience)
         self._ledger = Ledger(study.spec)
         self._news = threading.Event()
         self._drained = False
@@ -107,6 +108,7 @@ class Outbox:
             self._keeping.start()
             self._learn()
             self._follow()
+            self._runs.settle()
         except Abandoned:
             pass
         # The thread's own border: a bug here must neither end the driver nor go unnoticed.

@@ -99,6 +99,16 @@ class Runs:
         # What was imported stays: a collection that looks through it all would stall the driver's loop.
         gc.freeze()
 
+    def settle(self) -> None:
+        """Move what SQLite keeps beside an embedded database into its file, which is then whole by itself."""
+        database = local_database(self._uri)
+        if database and database.exists():
+            with (
+                contextlib.suppress(sqlite3.Error),
+                contextlib.closing(sqlite3.connect(database)) as connection,
+            ):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def open_experiment(self, tags: Mapping[str, str], run_id: str | None = None) -> None:
         """Find the experiment, by a known run or by its name; restore a deleted one, make a missing one."""
         experiment = _asked(lambda: self._client.get_experiment_by_name(self._experiment))

@@ -34,7 +34,7 @@ class Watched:
                 self.at.pop(self.measured, lambda: None)()
 
 
-def yaml_of(kinds: Sequence[str], **block: Any) -> str:
+def yaml_of(kinds: Sequence[str], parallel: int = 1, **block: Any) -> str:
     """A study that tries each kind of trainer once."""
     settings = {"maxSteps": 300, "measureEvery": 100, "sampler": "{type: GRID}", **block}
     own = "\n".join(f"  {key}: {value}" for key, value in settings.items())
@@ -45,7 +45,7 @@ trainingInput:
     goal: MINIMIZE
     hyperparameterMetricTag: loss
     maxTrials: {len(kinds)}
-    maxParallelTrials: 1
+    maxParallelTrials: {parallel}
     params:
       - {{parameterName: kind, type: CATEGORICAL, categoricalValues: [{", ".join(kinds)}]}}
 hpsearch:

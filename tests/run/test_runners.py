@@ -142,6 +142,35 @@ def test_a_killed_trial_gets_another_attempt_and_a_hopeless_one_fails(
     assert trials["fine"].state is State.COMPLETED
 
 
+def test_a_lost_worker_costs_its_trial_an_attempt_and_no_other_trial_anything(
+    search_for: Make, on_ray: Runner
+) -> None:
+    search = search_for("loses_worker", "good")
+    on_ray(search)
+    trials = by_kind(search)
+    close(search)
+    killed = search.study.directory / "trials/0000/worker"
+    assert "ray::" in killed.read_text(), "it was no Ray worker that was killed"
+    assert trials["loses_worker"].state is State.COMPLETED
+    assert len(trials["loses_worker"].attempts) == 2
+    assert [m.step for m in trials["loses_worker"].measurements] == [100, 200, 300]
+    assert len(trials["good"].attempts) == 1
+
+
+def test_two_slots_are_used_at_once_even_by_short_trials(search_for: Make, on_ray: Runner) -> None:
+    kinds = [f"good{n}" for n in range(8)]
+    search = search_for(*kinds, parallel=2)
+    on_ray(search)
+    close(search)
+    servers = {
+        line.split()[2]
+        for trial in search.trials.values()
+        for line in (search.study.directory / f"trials/{trial.number:04d}/ledger").read_text().splitlines()
+    }
+    assert len(servers) == 2, "all trials ran in one slot"
+    assert search.counts()[State.COMPLETED] == 8
+
+
 def test_a_trial_over_its_time_fails_and_the_next_one_runs(search_for: Make, on_ray: Runner) -> None:
     search = search_for("hangs", "good", limits="{maxFailedTrials: 100, trialTimeout: 2s}")
     on_ray(search)

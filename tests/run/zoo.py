@@ -21,7 +21,7 @@ def train(params: dict[str, Any], context: Context) -> Iterator[Measurement]:
     _state["trials"] += 1
     kind = params["kind"]
     with (context.directory / "ledger").open("a") as ledger:
-        ledger.write(f"{context.attempt} {os.getpid()}\n")
+        ledger.write(f"{context.attempt} {os.getpid()} {os.getppid()}\n")
     print(f"trial {context.number} is {kind}")
     for turn in (1, 2, 3):
         step = turn * context.measure_every
@@ -36,6 +36,12 @@ def _measured(kind: str, turn: int, step: int, context: Context) -> Iterator[Mea
         os._exit(3)
     if kind == "killed_once" and turn == 2 and context.attempt == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "loses_worker" and turn == 2 and context.attempt == 1:
+        server = os.getppid()
+        worker = int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
+        (context.directory / "worker").write_text(Path(f"/proc/{worker}/cmdline").read_text())
+        os.kill(worker, signal.SIGKILL)
+        time.sleep(600)
     if kind == "segfaults":
         os.kill(os.getpid(), signal.SIGSEGV)
     if kind == "hangs" and turn == 2:
@@ -45,8 +51,6 @@ def _measured(kind: str, turn: int, step: int, context: Context) -> Iterator[Mea
         (context.directory / "child").write_text(str(child.pid))
     if kind == "counts_trials":
         value = float(_state["trials"])
-    if kind == "tells_parent":
-        Path(context.directory / "threads").write_text(os.environ.get("OMP_NUM_THREADS", ""))
     values = {"nan": float("nan"), "text": "high", "silent": None}
     name = "other" if kind == "silent" else "loss"
     yield Measurement(step, {name: 1.0 if kind == "silent" else values.get(kind, value)})

@@ -257,7 +257,9 @@ assert "mlflow" in sys.modules
         env={k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mlartifacts", "mlflow.db"]
+    files = {p.name: p.stat().st_size for p in tmp_path.iterdir()}
+    assert set(files) - {"mlflow.db-wal", "mlflow.db-shm"} == {"mlartifacts", "mlflow.db"}
+    assert files.get("mlflow.db-wal", 0) == 0, "the file alone must be whole"
     assert_delivered_one(Tracking(tmp_path / "mlflow.db"))
 
 

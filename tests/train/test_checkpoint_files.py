@@ -13,6 +13,7 @@ import pytest
 from conftest import Run
 
 from hpsearch.study.trial import Checkpoint
+from hpsearch.train import loop
 from hpsearch.train.checkpoint import Writer, write_durably
 
 
@@ -159,3 +160,13 @@ def test_a_trainer_whose_state_is_not_plain_data_trains_without_checkpoints(
     assert said.notes[0].startswith("checkpoint step 5 not written: the trainer's state is ")
     assert said.notes[1:] == ["checkpoints: 7 more like the first"]
     assert said.verdict == ("completed", "reached step 40")
+
+
+def test_checkpoints_are_thinned_to_their_share_of_the_time_but_first_and_last_are_made(
+    run: Run, noisy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A share of next to nothing: after the first, none is due before the last step.
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e-9)
+    said = run(noisy)
+    assert [checkpoint.step for checkpoint in said.checkpoints] == [5, 40]
+    assert len(said.measurements) == 8
