@@ -188,6 +188,8 @@ def ui(
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", default_uri(home)]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Nobody runs jobs from these pages, and their executors are eight processes.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(sys.executable, command)
 
 

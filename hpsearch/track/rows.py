@@ -167,8 +167,9 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 
 
 def experiment_tags(spec: Spec) -> dict[str, str]:
-    """What lets MLflow's pages know the metric that counts, and its good direction."""
+    """What lets MLflow's pages know the metric that counts, its good direction, and what is done here."""
     return {
+        "mlflow.experimentKind": "custom_model_development",
         "mlflow.experiment.primaryMetric.name": clean_name(spec.objective.metric),
         "mlflow.experiment.primaryMetric.greaterIsBetter": str(spec.objective.goal is Goal.MAXIMIZE),
     }
