@@ -190,6 +190,10 @@ def ui(
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Nobody runs jobs from these pages, and their executors are eight processes.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost")]
+    os.environ.setdefault("MLFLOW_SERVER_ALLOWED_HOSTS", ",".join(hosts))
+    os.environ.setdefault("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", ",".join(f"http://{h}" for h in hosts))
     os.execv(sys.executable, command)
 
 

@@ -50,12 +50,6 @@ class NoSuccess(HpsearchError):
     exit_code = 3
 
 
-class DeadlineReached(HpsearchError):
-    """A deadline ended the study before all its trials; `resume` goes on."""
-
-    exit_code = 4
-
-
 class ServiceUnavailable(HpsearchError):
     """A service that the command needs cannot be reached."""
 

@@ -21,9 +21,9 @@ from hpsearch.spec.model import Spec
 from hpsearch.spec.reading import read
 from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
-from hpsearch.study.search import Search
+from hpsearch.study.search import Search, trial_directory
 from hpsearch.study.store import History, Store, StoreReader, holds_study
-from hpsearch.study.trial import Entry, Outcome, Study, StudyEnding
+from hpsearch.study.trial import Checkpoint, Entry, Outcome, Study, StudyEnding, Trial
 from hpsearch.track.outbox import Outbox
 from hpsearch.track.uri import default_uri
 
@@ -35,6 +35,9 @@ EXIT_CODES: Mapping[Outcome, int] = {
 }
 # How long the end of a study waits for MLflow to take what is left (seconds); the store keeps the rest.
 DELIVERY = 60.0
+# The same where the study was interrupted and somebody waits for the process to go.
+INTERRUPTED_DELIVERY = 10.0
+KEEP_CHECKPOINTS = 2
 # The same where something failed, and a person waits for the message.
 FAREWELL = 5.0
 # Between two flushes to MLflow (seconds); each costs a request per running trial.
@@ -81,9 +84,10 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     if options.resume not in ("auto", "never", "must"):
         raise UsageError(f"--resume {options.resume!r} is none of auto, never, must")
     spec = _valid_spec(file)
-    exists = options.study is not None and holds_study(options.home / options.study)
-    if options.study and exists and options.resume != "never":
-        return resume(options.study, options, watcher)
+    if options.study is not None:
+        _check_name(options.study)
+        if options.resume != "never" and holds_study(options.home / options.study):
+            return _go_on(spec, options.study, options, watcher)
     if options.resume == "must":
         raise UsageError(
             f"no study {options.study!r} in {options.home} to resume"
@@ -93,11 +97,7 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
         )
     _check_module(spec, _python_path(spec))
     name = options.study or _free_name(options.home, file.stem)
-    if not STUDY_NAME.fullmatch(name):
-        raise UsageError(
-            f"study name {name!r} is not usable as a directory",
-            hint="use letters, digits, '_', '-' and '.', at most 100; give one with --study",
-        )
+    _check_name(name)
     # Absolute, so that a resume from elsewhere finds the trainer beside the file.
     spec = replace(spec, source=str(file.absolute()))
     study = Study(
@@ -105,7 +105,7 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
         uid=uuid.uuid4().hex,
         created=now(),
         spec=spec,
-        directory=options.home / name,
+        directory=(options.home / name).absolute(),
         git_sha=_git_sha(file.absolute().parent),
         versions=_versions(),
     )
@@ -113,12 +113,35 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     return _drive(Store.create(study, uri), options, watcher, resumed=False)
 
 
+def _check_name(name: str) -> None:
+    if not STUDY_NAME.fullmatch(name):
+        raise UsageError(
+            f"study name {name!r} is not usable as a directory",
+            hint="use letters, digits, '_', '-' and '.', at most 100; give one with --study",
+        )
+
+
+def _go_on(spec: Spec, name: str, options: Options, watcher: Watcher) -> Result:
+    """Resume the study of a file; an edited file would otherwise be ignored in silence."""
+    reader = StoreReader(options.home / name)
+    try:
+        stored = reader.history().study.spec
+    finally:
+        reader.close()
+    if stored.sha256 != spec.sha256:
+        raise UsageError(
+            f"{spec.source} is not the file that study {name!r} was started with",
+            hint=f"`hpsearch resume {name}` goes on with that one; another --study starts with this one",
+        )
+    return resume(name, options, watcher)
+
+
 def resume(name: str, options: Options, watcher: Watcher) -> Result:
     """Go on with a study: what ended is kept, the rest continues from checkpoints or starts again.
 
     Raises UsageError (no such study), StudyBusy, StoreDamaged, ServiceUnavailable, Interrupted.
     """
-    return _drive(Store.open(options.home / name), options, watcher, resumed=True)
+    return _drive(Store.open((options.home / name).absolute()), options, watcher, resumed=True)
 
 
 def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -> Result:
@@ -126,7 +149,7 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
         history = store.take(now(), options.tracking_uri)
         study = history.study
         with _tracked(store, history, options.home) as outbox:
-            journal = _Journal(store, watcher)
+            journal = _Journal(store, watcher, history.trials)
             path = _python_path(study.spec)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
             search.restore(history.trials, history.attributes)
@@ -134,7 +157,8 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
                 watcher.started(study, search, history.tracking_uri, resumed)
                 with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
                     ending = _run_to_end(search, options)
-                    delivered = outbox.close(DELIVERY)
+                    final = ending.outcome in (Outcome.COMPLETED, Outcome.FAILED)
+                    delivered = outbox.close(DELIVERY if final else INTERRUPTED_DELIVERY)
             finally:
                 watcher.stopped()
             problem = outbox.problem
@@ -203,14 +227,27 @@ def _tracked(store: Store, history: History, home: Path) -> Iterator[Outbox]:
 class _Journal:
     """The store, with others looking on: facts are shown when they are durable, never before."""
 
-    def __init__(self, store: Store, watcher: Watcher) -> None:
+    def __init__(self, store: Store, watcher: Watcher, trials: Sequence[Trial]) -> None:
         self._store = store
         self._watcher = watcher
+        self._known = {trial.number: list(trial.checkpoints) for trial in trials}
 
     def commit(self, entries: Sequence[Entry]) -> None:
         """Make facts durable, then show them."""
         self._store.commit(entries)
         self._watcher.committed(entries)
+        for entry in entries:
+            if isinstance(entry.fact, Checkpoint) and entry.trial is not None:
+                self._retire(entry.trial, entry.fact)
+
+    def _retire(self, number: int, newest: Checkpoint) -> None:
+        """Delete the files that a durable row supersedes, all but the newest two of a trial."""
+        known = self._known.setdefault(number, [])
+        known.append(newest)
+        while len(known) > KEEP_CHECKPOINTS:
+            # A file too many harms nobody, so a directory that refuses is no reason to fail.
+            with suppress(OSError):
+                (trial_directory(self._store.directory, number) / known.pop(0).name).unlink()
 
 
 def _valid_spec(file: Path) -> Spec:

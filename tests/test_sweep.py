@@ -246,6 +246,52 @@ def test_ctrl_c_stops_in_order_and_the_resume_finishes(tmp_path: Path, file: Cal
     assert_mlflow_equals_store(tmp_path / "studies", "toy-1", 6)
 
 
+@pytest.mark.parametrize("after", ["tracking", "trial 0 started", "trial 0 completed"])
+def test_a_sigterm_at_any_moment_means_75_and_a_parent_that_is_not_running(
+    tmp_path: Path, file: Callable[..., Path], after: str
+) -> None:
+    path = file(trials=40, args="[--pause=0.05]")
+    with subprocess.Popen(
+        command("run", path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as driver:
+        wait_for_lines(driver, after, 1)
+        driver.send_signal(signal.SIGTERM)
+        assert driver.stdout
+        driver.stdout.read()
+    assert driver.returncode == 75
+    home = tmp_path / "studies"
+    [(outcome, reason)] = rows(home / "toy-1/study.db", "SELECT outcome, reason FROM study_ending")
+    assert outcome == "interrupted"
+    assert "SIGTERM" in reason or "interrupted while Ray was starting" in reason
+    parents = "SELECT status FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = ?)"
+    assert rows(home / "mlflow.db", parents, "mlflow.parentRunId") == [("KILLED",)]
+
+
+def test_an_edited_file_does_not_go_on_with_the_old_study_in_silence(
+    tmp_path: Path, file: Callable[..., Path]
+) -> None:
+    words = ("run", file(trials=2), "--local", "--study", "nightly", "--resume", "auto")
+    hpsearch(*words, cwd=tmp_path)
+    file(trials=3)
+    refused = hpsearch(*words, cwd=tmp_path, code=2)
+    assert "is not the file that study 'nightly' was started with" in refused.stderr
+
+
+def test_checkpoints_that_are_superseded_and_known_to_the_store_go(tmp_path: Path) -> None:
+    text = (ROOT / "search_spaces/auto_mpg.yaml").read_text().replace("maxTrials: 40", "maxTrials: 2")
+    (tmp_path / "short.yaml").write_text(text)
+    hpsearch("run", "short.yaml", "--local", "--study", "s", cwd=tmp_path)
+    home = tmp_path / "studies/s"
+    kept = {p.relative_to(home / "trials").as_posix() for p in home.glob("trials/*/checkpoints/*.pt")}
+    known = rows(home / "study.db", "SELECT trial, name FROM checkpoint ORDER BY lsn")
+    by_trial: dict[int, list[str]] = {}
+    for trial, name in known:
+        by_trial.setdefault(trial, []).append(f"{trial:04d}/{name}")
+    newest = {path for paths in by_trial.values() for path in paths[-2:]}
+    assert kept == newest
+    assert len(known) > len(kept)
+
+
 def test_a_second_driver_is_told_who_has_the_study(tmp_path: Path, file: Callable[..., Path]) -> None:
     path = file(trials=4, parallel=1, args="[--pause=0.3]")
     with subprocess.Popen(

@@ -13,14 +13,15 @@ import math
 import os
 import socket
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpsearch.errors import Interrupted, ServiceUnavailable, UsageError
+from hpsearch.errors import HpsearchError, Interrupted, ServiceUnavailable, UsageError
 from hpsearch.run.local import Deadline, now
 from hpsearch.run.process import Slot
-from hpsearch.run.signals import heard_signals
+from hpsearch.run.signals import hear_again, heard_signals
 from hpsearch.run.wire import decode
 from hpsearch.spec.model import Resources
 from hpsearch.study.search import Search
@@ -46,6 +47,8 @@ os.environ.update(SETTINGS)  # before Ray is imported: it reads some of them onl
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
+from ray.exceptions import RayError  # noqa: E402
+from ray.tune import TuneError  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
@@ -74,11 +77,11 @@ def run(search: Search, *, address: str | None = None) -> None:
         search.limit(slots)
         desk = _Desk(search)
         with heard_signals(desk.stop):
-            _tuner(desk, search.study.spec.resources, slots, Path(scratch)).fit()
-        if desk.failure:
-            raise Interrupted(
-                f"the driver's loop failed: {desk.failure!r}", hint="`hpsearch resume` goes on from here"
-            ) from desk.failure
+            try:
+                _tuner(desk, search.study.spec.resources, slots, Path(scratch)).fit()
+            except (TuneError, RayError) as error:
+                desk.failure = desk.failure or error
+        desk.raise_failure()
 
 
 @contextlib.contextmanager
@@ -91,17 +94,20 @@ def _ray(address: str | None, scratch: str) -> Iterator[None]:
         ray.init(
             address=address or "local",
             log_to_driver=False,
-            logging_level=logging.ERROR,
+            logging_level=logging.CRITICAL,  # what matters is said by us
             **(local if address is None else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except SystemExit as error:  # Ray's own answer to a SIGTERM while it starts
+        raise Interrupted("interrupted while Ray was starting", hint="`hpsearch resume` goes on") from error
+    except Exception as error:  # a border: Ray raises plain Exceptions when its processes do not come up
         where = f"at {address}" if address else "on this machine"
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ServiceUnavailable(f"Ray cannot be reached {where}: {reason}") from error
     try:
         yield
     finally:
         ray.shutdown()
+        hear_again()
 
 
 def _knock(address: str) -> None:
@@ -195,9 +201,21 @@ class _Desk:
         except Exception as error:  # a process boundary: Tune's loop is not ours
             if self.failure is None:
                 self.failure = error
-                log.debug("a hook failed", exc_info=True)
                 self.stop(f"the driver's loop failed: {error!r}")
             return otherwise
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong in the loop, if anything did; a bug leaves its traceback with the study."""
+        if self.failure is None:
+            return
+        if isinstance(self.failure, HpsearchError):
+            raise self.failure
+        path = self.search.study.directory / "driver-error.txt"
+        path.write_text("".join(traceback.format_exception(self.failure)))
+        raise Interrupted(
+            f"the driver's loop failed: {self.failure!r}",
+            hint=f"the traceback is in {path}; `hpsearch resume` goes on from here",
+        ) from self.failure
 
     def suggest(self, trial_id: str) -> dict[str, str] | str | None:
         """A config for Tune, None for nothing now, FINISHED for never again."""
@@ -335,8 +353,8 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]
             return
         try:
             self._slot.start(Launch.from_json(json.loads(config["launch"])))
-        except OSError as error:
-            self._trouble = f"its process could not be started: {error}"
+        except Exception as error:  # a process boundary; nobody hears what `relaunch` raises
+            self._trouble = f"its process could not be started: {error!r}"
 
     def step(self) -> dict[str, Any]:
         """What the trial's process reported since the last step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 import queue
 import threading
@@ -13,6 +14,8 @@ from hpsearch.run.signals import heard_signals
 from hpsearch.study.search import Search
 from hpsearch.study.trial import Launch, Outcome, Report
 
+log = logging.getLogger(__name__)
+
 
 def run(search: Search, *, execute: str = EXECUTE) -> None:
     """Run the study to its end or until a signal; trials share this process and print to its terminal.
@@ -20,13 +23,15 @@ def run(search: Search, *, execute: str = EXECUTE) -> None:
     There is no process to limit or to lose here: `trialTimeout` and further attempts need the cluster.
     """
     trial: Callable[[Launch, Callable[[Report], bool]], None] = pkgutil.resolve_name(execute)
+    if search.study.spec.limits.trial_timeout is not None:
+        log.warning("trialTimeout is not kept with --local: a trial has no process of its own here")
     deadline = Deadline(search)
     with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
         while (launch := search.suggest(now())) is not None:
             launch.context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             listener = _Listener(search, launch, deadline)
             trial(launch, listener.report)
-            listener.drain()
+            listener.finish()
             search.released(launch.context.number)
 
 
@@ -53,14 +58,26 @@ class _Listener:
         self._number, self._attempt = launch.context.number, launch.context.attempt
         self._queue: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._owner = threading.get_ident()
+        self._failure: Exception | None = None
 
     def report(self, report: Report) -> bool:
         """Take a report from any thread; False once the trial must stop."""
         self._queue.put(report)
-        return self.drain() if threading.get_ident() == self._owner else True
+        if self._failure or threading.get_ident() != self._owner:
+            return self._failure is None
+        try:
+            return self._drain()
+        except Exception as error:  # it must not pass through the trainer, which would be blamed for it
+            self._failure = error
+            return False
 
-    def drain(self) -> bool:
-        """Hand over what waits."""
+    def finish(self) -> None:
+        """Hand over what still waits; raises what the search raised meanwhile."""
+        if self._failure:
+            raise self._failure
+        self._drain()
+
+    def _drain(self) -> bool:
         self._deadline.check()
         waiting = [self._queue.get() for _ in range(self._queue.qsize())]
         return self._search.measure(self._number, self._attempt, waiting, now())

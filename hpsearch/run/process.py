@@ -69,11 +69,16 @@ class Slot:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         reader, writer = self._context.Pipe(duplex=False)
         arguments = (self._execute, json.dumps(launch.to_json()), writer, str(log))
-        self._process = self._context.Process(target=_main, args=arguments)
-        self._process.start()
-        writer.close()
+        process = self._context.Process(target=_main, args=arguments)
+        try:
+            process.start()
+        except BaseException:
+            reader.close()
+            raise
+        finally:
+            writer.close()
         os.set_blocking(reader.fileno(), False)
-        self._reader, self._buffer = reader, b""
+        self._process, self._reader, self._buffer = process, reader, b""
         self._timeout = launch.timeout
         self._judged = launch.judged
         self._started = time.monotonic()
@@ -186,6 +191,8 @@ def _leave_home() -> None:
         os._exit(1)
     os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to hear
+    # A trainer's own workers (a DataLoader's) start as they would in a program of its own.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     sys.argv[:] = ["hpsearch-trial"]
 
 

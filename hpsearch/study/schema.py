@@ -180,8 +180,9 @@ def _measurement_rows(trial: int | None, attempt: int, fact: Measurement) -> Ite
             "trial": trial,
             "step": fact.step,
             "metric": metric,
-            "value": None if math.isnan(value) else value,
-            "time": fact.time,
+            # SQLite gives 0.0 back for -0.0, and the checksum is over what is read.
+            "value": None if math.isnan(value) else float(value) + 0.0,
+            "time": int(fact.time),
             "attempt": attempt,
         }
 

@@ -93,6 +93,7 @@ class Search:
                 self._pruner.ended(recorded)
             else:
                 self._waiting.append(recorded.number)
+        self._check_failures(max((t.ending.time for t in trials if t.ending), default=0))
 
     # -- the three events ---------------------------------------------------------------------------
 
@@ -120,7 +121,7 @@ class Search:
         after the step that decided it is dropped, so that timing does not change a study's table.
         """
         trial = self.trials[number]
-        if number not in self._live or trial.attempts[-1].number != attempt:
+        if trial.ending or number not in self._live or trial.attempts[-1].number != attempt:
             return False
         entries: list[Entry] = []
         fresh: list[Measurement] = []
@@ -181,19 +182,13 @@ class Search:
     @property
     def over(self) -> bool:
         """True when no launch can ever come again in this life of the study."""
-        if self._ending:
-            return True
-        started = self._exhausted or len(self.trials) >= self.study.spec.max_trials
-        return started and self._ended.total() == len(self.trials)
-
-    @property
-    def live(self) -> frozenset[int]:
-        """The numbers of the trials that occupy a slot."""
-        return frozenset(self._live)
+        return self._ending is not None or self._all_ended
 
     def conclude(self, now: int) -> StudyEnding:
-        """Commit and return how this life of the study ended."""
-        ending = self._ending or self._verdict(now)
+        """Commit and return how this life of the study ended; a stop after the last trial is none."""
+        early = self._ending or StudyEnding(Outcome.INTERRUPTED, "the runner ended before the study", now)
+        final = early.outcome is Outcome.FAILED or not self._all_ended
+        ending = early if final else self._verdict(now)
         self._journal.commit([Entry(None, ending)])
         return ending
 
@@ -206,6 +201,11 @@ class Search:
     def best(self) -> Trial | None:
         """The completed trial with the best objective; the earlier one of equals."""
         return best_of(self.trials.values(), self.study)
+
+    @property
+    def _all_ended(self) -> bool:
+        started = self._exhausted or len(self.trials) >= self.study.spec.max_trials
+        return started and self._ended.total() == len(self.trials)
 
     # -- inside -------------------------------------------------------------------------------------
 

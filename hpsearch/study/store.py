@@ -7,14 +7,15 @@ import json
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, inspect, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from hpsearch.errors import Interrupted, StoreDamaged, StudyBusy, UsageError
@@ -46,6 +47,7 @@ from hpsearch.study.trial import (
 
 DATABASE = "study.db"
 LOCK = "lock"
+GLANCE = 0.5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,6 @@ class History:
     epoch: int
     offset: int
     parent_run_id: str | None
-    owner: str = field(default="")
 
 
 class Store:
@@ -74,6 +75,7 @@ class Store:
         self.directory = directory
         self.progress: Callable[[], tuple[int, str | None]] | None = None
         self._epoch = 0
+        self._unknown = False  # whether a commit raised: it may have happened all the same
         self.lsn = 0
         self._name = directory.name
         self._lock = _lock(directory)
@@ -141,7 +143,8 @@ class Store:
                 moved = update(lease_table).where(lease_table.c.tracking_uri != tracking_uri)
                 fresh = {"tracking_uri": tracking_uri, "outbox_offset": 0, "parent_run_id": None}
                 connection.execute(moved.values(**fresh))
-        history = _history(self._connection, self.directory)
+        with _reading(self.directory):
+            history = _history(self._connection, self.directory)
         self._name, self._epoch = history.study.name, history.epoch
         self.lsn = self._connection.execute(select(lease_table.c.lsn)).scalar_one()
         self._connection.rollback()
@@ -158,6 +161,8 @@ class Store:
             new = list(rows_of(self._name, entry, lsn + 1, self._epoch))
             lsn += len(new)
             rows += new
+        if self._unknown:
+            raise Interrupted("an earlier write to the store failed; nothing is written after it")
         with self._transaction() as connection:
             self._guard(connection, lsn)
             for table, group in _grouped(rows):
@@ -167,7 +172,7 @@ class Store:
     def close(self) -> None:
         """Keep the outbox's progress, close the connection, and free the study for the next driver."""
         try:
-            if self._epoch:
+            if self._epoch and not self._unknown:
                 self.commit(())
         finally:
             self._connection.close()
@@ -180,6 +185,7 @@ class Store:
         if self.progress:
             values["outbox_offset"], values["parent_run_id"] = self.progress()
         mine = (lease_table.c.study == self._name) & (lease_table.c.epoch == self._epoch)
+        mine &= lease_table.c.lsn == self.lsn
         if connection.execute(update(lease_table).where(mine).values(**values)).rowcount != 1:
             raise StudyBusy(f"study {self._name!r} was taken over by another driver; nothing was written")
 
@@ -189,6 +195,7 @@ class Store:
             with self._connection.begin():
                 yield self._connection
         except DBAPIError as error:
+            self._unknown = True
             raise Interrupted(
                 f"the store {self.directory / DATABASE} refused a write: {error.orig}",
                 hint="free the disk or fix its permissions, then resume: nothing committed is lost",
@@ -205,15 +212,16 @@ class StoreReader:
 
     def history(self) -> History:
         """Everything the store knows, every row verified. Raises StoreDamaged."""
-        with self._engine.connect() as connection:
+        with _reading(self.directory), self._engine.connect() as connection:
             return _history(connection, self.directory)
 
     def changes(self, after: int, limit: int) -> Sequence[Change]:
         """The committed facts with after < lsn <= after + limit, in that order."""
-        with self._engine.connect() as connection:
-            if connection.execute(select(lease_table.c.lsn)).scalar_one() <= after:
+        with _reading(self.directory), self._engine.connect() as connection:
+            study, lsn = connection.execute(select(lease_table.c.study, lease_table.c.lsn)).one()
+            if lsn <= after:
                 return ()
-            return [change for change, _ in _changes(connection, after, after + limit)]
+            return [change for change, _ in _changes(connection, study, after, after + limit)]
 
     def close(self) -> None:
         """Give the files back."""
@@ -243,7 +251,7 @@ def _lock(directory: Path) -> int:
     except OSError as error:
         raise _unwritable(directory, error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _wait_for_lock(descriptor)
     except BlockingIOError:
         owner = os.read(descriptor, 200).decode(errors="replace").strip()
         os.close(descriptor)
@@ -253,6 +261,18 @@ def _lock(directory: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return descriptor
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    """Take the lock; somebody who only looks whether it is taken holds it for a moment."""
+    deadline = time.monotonic() + GLANCE
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _unwritable(directory: Path, error: OSError) -> UsageError:
@@ -327,10 +347,22 @@ def _grouped(rows: Sequence[tuple[Table, Row]]) -> Iterator[tuple[Table, list[Ro
             yield table, group
 
 
-def _changes(connection: Connection, after: int, until: int) -> list[tuple[Change, Row]]:
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Whatever SQLite cannot make sense of while reading is damage, said as such."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise StoreDamaged(
+            f"the store {directory / DATABASE} cannot be read: {reason}", hint="restore it from a backup"
+        ) from error
+
+
+def _changes(connection: Connection, study: str, after: int, until: int) -> list[tuple[Change, Row]]:
     found: list[tuple[Change, Row]] = []
     for table in FACT_TABLES:
-        within = (table.c.lsn > after) & (table.c.lsn <= until)
+        within = (table.c.study == study) & (table.c.lsn > after) & (table.c.lsn <= until)
         for record in connection.execute(select(table).where(within)).mappings():
             row = dict(record)
             verify(table, row)
@@ -344,7 +376,7 @@ def _history(connection: Connection, directory: Path) -> History:
     """Fold all facts, checking that none is missing: the counter has no gaps."""
     row = _study_row(connection)
     lease = connection.execute(select(lease_table)).mappings().one()
-    changes = _changes(connection, 0, lease["lsn"])
+    changes = _changes(connection, row["name"], 0, lease["lsn"])
     if [change.lsn for change, _ in changes] != list(range(1, lease["lsn"] + 1)):
         raise StoreDamaged(
             f"the store of study {row['name']!r} has {len(changes)} facts where {lease['lsn']} were written",
@@ -369,18 +401,11 @@ def _history(connection: Connection, directory: Path) -> History:
         epoch=lease["epoch"],
         offset=lease["outbox_offset"],
         parent_run_id=lease["parent_run_id"],
-        owner=f"process {lease['pid']} on {lease['host']}",
     )
 
 
 def _study_row(connection: Connection) -> Row:
-    try:
-        record = connection.execute(select(study_table)).mappings().one()
-    except DBAPIError as error:
-        raise StoreDamaged(
-            f"the store cannot be read: {error.orig}", hint="restore it from a backup"
-        ) from error
-    row = dict(record)
+    row = dict(connection.execute(select(study_table)).mappings().one())
     verify(study_table, row)
     if row["schema_version"] != SCHEMA_VERSION:
         raise UsageError(

@@ -12,6 +12,7 @@ from hpsearch.track.ledger import Best, News, TrialNews
 from hpsearch.track.patience import Patience
 from hpsearch.track.rows import Point, Row
 from hpsearch.track.runs import ROWS_PER_REQUEST, Refused, Run, Runs
+from hpsearch.track.uri import redact
 
 Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Delivery:
         """Store the Spec's text with the parent; an artifact store in trouble is noted and no more."""
         name = rows.artifact_name(self._study.spec.source)
         try:
-            self._runs.keep_text(self.parent.run_id, self._study.spec.text, name)
+            self._runs.keep_text(self.parent.run_id, redact(self._study.spec.text), name)
         except Exception as error:  # its own thread: nobody else would hear of it
             _log.warning("the text of the study's file was not stored in MLflow: %s", error)
 

@@ -21,6 +21,8 @@ from hpsearch.track.runs import THREAD_NAME, Runs, first_line
 from hpsearch.track.uri import redact
 
 PAGE = 5_000
+# How long the end waits for an artifact store that does not answer (seconds).
+KEEPING = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +54,6 @@ class Outbox:
         self._runs = Runs(uri, experiment, artifact_root)
         self._delivery = Delivery(study, self._runs, self._patience)
         self._ledger = Ledger(study.spec)
-        self._news = threading.Event()
         self._drained = False
         self._stopped: str | None = None
         self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
@@ -85,18 +86,13 @@ class Outbox:
         """Start the thread and return at once."""
         self._thread.start()
 
-    def wake(self) -> None:
-        """Say that there is news; cheap, from any thread."""
-        self._news.set()
-
     def close(self, timeout: float) -> bool:
         """Deliver what is committed, then stop; True if everything was delivered in time."""
         deadline = time.monotonic() + timeout
         self._patience.close(timeout)
-        self._news.set()
-        for thread in (self._thread, self._keeping):
+        for thread, longest in ((self._thread, timeout), (self._keeping, KEEPING)):
             if thread.ident is not None:
-                thread.join(max(0.0, deadline - time.monotonic()))
+                thread.join(min(longest, max(0.0, deadline - time.monotonic())))
         return self._drained
 
     def _work(self) -> None:
@@ -140,10 +136,7 @@ class Outbox:
             self._rest(len(page))
 
     def _rest(self, delivered: int) -> None:
-        if delivered == 0:
-            self._news.wait(self._interval)
-            self._news.clear()
-        elif delivered < PAGE:
+        if delivered < PAGE:
             self._patience.closing.wait(self._interval)
 
     def _read(self, after: int) -> Sequence[Change]:

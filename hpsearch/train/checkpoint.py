@@ -6,13 +6,10 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Thread
 
 from hpsearch.study.trial import Checkpoint
-
-KEEP_FILES = 2
 
 
 class CheckpointError(Exception):
@@ -34,9 +31,9 @@ def read(path: Path, sha256: str | None) -> bytes:
 class Writer:
     """Writes checkpoints in a thread of its own; a newer one replaces one that still waits.
 
-    A file appears under its name only when it is complete on the disk, and is announced only then. The
-    newest two files stay. A disk that refuses is told to `complain`, and the next checkpoint is tried.
-    `effort` is the CPU time (seconds) that the last one took here.
+    A file appears under its name only when it is complete on the disk, and is announced only then. None is
+    deleted here: only the driver knows which of them the store knows. A disk that refuses is told to
+    `complain`, and the next checkpoint is tried. `effort` is the CPU time (seconds) of the last one.
     """
 
     def __init__(
@@ -51,7 +48,6 @@ class Writer:
         self._attempt = attempt
         self._announce = announce
         self._complain = complain
-        self._written: list[Path] = []
         self._changed = Condition()
         self._pending: tuple[int, memoryview] | None = None
         self._closing = False
@@ -103,11 +99,6 @@ class Writer:
             return
         sha256 = hashlib.sha256(data).hexdigest()
         self._announce(Checkpoint(step, self._attempt, name, len(data), sha256))
-        self._written.append(path)
-        while len(self._written) > KEEP_FILES:
-            # A file too many harms nobody, so a directory that refuses is no reason to fail.
-            with suppress(OSError):
-                self._written.pop(0).unlink()
 
 
 def write_durably(path: Path, data: memoryview) -> None:

@@ -7,6 +7,7 @@ import operator
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from threading import Lock
 
 from hpsearch.study.trial import Checkpoint, Ending, Measurement, Report, State
@@ -22,6 +23,10 @@ def number(value: object) -> float | None:
         return float(plain) if isinstance(plain, int | float) else None
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
+
+
+# The databases count in 64 bits.
+LARGEST_STEP = 2**63
 
 
 class Reporter:
@@ -51,7 +56,7 @@ class Reporter:
         metrics = self._numbers(step, measurement.metrics)
         self.last.update({name: (step, value) for name, value in metrics.items()})
         if metrics:
-            self._send(Report(Measurement(step, metrics, measurement.time or time.time_ns() // 1_000_000)))
+            self._send(Report(Measurement(step, metrics, _stamp(measurement.time))))
         return not self.stopped
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -62,7 +67,7 @@ class Reporter:
         """Report a note; of those on one topic only the first, the others are counted."""
         self._noted[topic] += 1
         if self._noted[topic] == 1:
-            self._send(Report(note=text))
+            self._send(Report(note=_printable(text)))
 
     def resume(self, step: int, last: Mapping[str, tuple[int, float]]) -> None:
         """Go on with what an earlier attempt had said up to a step."""
@@ -74,7 +79,7 @@ class Reporter:
         for topic, count in self._noted.items():
             if count > 1:
                 self._send(Report(note=f"{topic}: {count - 1} more like the first"))
-        self._send(Report(ending=ending))
+        self._send(Report(ending=replace(ending, reason=_printable(ending.reason))))
 
     def verdict(self) -> Ending | None:
         """What keeps a trial that ran to its end from being complete; None if nothing does."""
@@ -92,7 +97,7 @@ class Reporter:
             step = -1 if isinstance(given, bool) else operator.index(given)  # type: ignore[arg-type]
         except TypeError:
             step = -1
-        if step < 0:
+        if not 0 <= step < LARGEST_STEP:
             self.note("steps", f"step {_show(given)} is not a whole number of at least 0: dropped")
             return None
         if self.step is not None and step <= self.step:
@@ -111,13 +116,24 @@ class Reporter:
                 self._rejected = text if name == self._metric else self._rejected
                 self.note(f"metric {name}", f"metric {text}, not a number: dropped")
             else:
-                numbers[name] = plain
+                numbers[_printable(name)] = plain
         return numbers
 
     def _send(self, report: Report) -> None:
         with self._lock:
             if not self._report(report):
                 self.stopped = True
+
+
+def _stamp(given: object) -> int:
+    """A trainer's own time stamp where it is one (milliseconds since the epoch), else now."""
+    usable = isinstance(given, int) and not isinstance(given, bool) and 0 < given < LARGEST_STEP
+    return given if usable and isinstance(given, int) else time.time_ns() // 1_000_000
+
+
+def _printable(text: str) -> str:
+    """A text that every database and terminal takes: half characters from broken file names are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _show(value: object) -> str:

@@ -30,12 +30,16 @@ def execute(launch: Launch, report: Callable[[Report], bool]) -> None:
     reporter = Reporter(report, launch.metric)
     try:
         module = load(launch.module, launch.python_path)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # somebody at a terminal, not the trainer
+        raise
+    except BaseException as error:  # also SystemExit and what a user derives from BaseException
         ending: Ending | None = failure(error, launch.module, f"cannot import {launch.module}: ")
     else:
         try:
             ending = attempt(module, launch, reporter)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             ending = failure(error, launch.module)
     if ending is not None and not reporter.stopped:
         reporter.end(ending)
@@ -65,14 +69,17 @@ def load(name: str, python_path: Iterable[str]) -> ModuleType:
 
 
 def fixed_params(args: Iterable[str]) -> dict[str, Value]:
-    """The params that the file fixes for all trials: `--hidden-layers=2` or `--hidden-layers 2`."""
+    """The params that the file fixes for all trials: `--layers=2` or `--layers 2`; a bare `--flag` is 1."""
     params: dict[str, Value] = {}
-    words = iter(args)
-    for word in words:
+    words = list(args)
+    while words:
+        word = words.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not name:
             raise ValueError(f"argument {word!r} is not of the form --name=value")
-        params[name.replace("-", "_")] = plain(value if equals else next(words, ""))
+        if not equals:
+            value = words.pop(0) if words and not words[0].startswith("--") else "1"
+        params[name.replace("-", "_")] = plain(value)
     return params
 
 
@@ -118,7 +125,10 @@ def failure(error: BaseException, module: str, doing: str = "") -> Ending:
     The traceback goes to stderr, the trial's log.
     """
     traceback.print_exception(error)
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # the user's own __str__
+        text = "(its message cannot be shown)"
     kind = type(error).__name__
     places = [
         f" ({frame.f_code.co_filename.rpartition('/')[2]}:{line})"

@@ -206,3 +206,37 @@ def test_reports_survive_their_way_as_lines() -> None:
     ):
         assert "\n" not in encode(report)
         assert decode(encode(report)) == report
+
+
+def test_a_trainer_may_use_workers_that_only_a_fork_can_start(slot: Slot, tmp_path: Path) -> None:
+    trainer = tmp_path / "loads.py"
+    trainer.write_text(
+        "import torch\n"
+        "from hpsearch.train.learner import Measurement\n"
+        "def train(params, context):\n"
+        "    class Local(torch.utils.data.Dataset):\n"
+        "        def __len__(self): return 4\n"
+        "        def __getitem__(self, n): return float(n)\n"
+        "    loader = torch.utils.data.DataLoader(Local(), num_workers=1, collate_fn=lambda b: sum(b))\n"
+        "    yield Measurement(300, {'loss': float(sum(loader))})\n"
+    )
+    context = Context(0, 1, 0, 300, 100, tmp_path / "t")
+    slot.start(Launch("loads", (), {}, context, "loss", (str(tmp_path),)))
+    found, _ = reports(slot)
+    assert found[-1].ending == Ending(State.COMPLETED, "reached step 300")
+    assert [r.measurement.metrics["loss"] for r in found if r.measurement] == [6.0]
+
+
+def test_a_start_that_fails_leaves_a_slot_that_works(
+    slot: Slot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(process: object) -> None:
+        raise EOFError("the fork server is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slot._context.Process, "start", refuse)
+        with pytest.raises(EOFError):
+            slot.start(launch(tmp_path / "a", "good"))
+    slot.start(launch(tmp_path / "b", "good"))
+    found, _ = reports(slot)
+    assert found[-1].ending == Ending(State.COMPLETED, "reached step 300")

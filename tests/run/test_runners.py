@@ -55,7 +55,8 @@ def endings(search: Search) -> dict[str, tuple[State, str]]:
 
 
 def test_each_bad_trial_ends_with_its_reason_and_the_others_finish(search_for: Make, runner: Runner) -> None:
-    search = search_for("good", "raises", "nan", "text", "silent", "fine", limits="{maxFailedTrials: 100}")
+    kinds = ("good", "raises", "nan", "text", "silent", "huge_step", "broken_text", "minus_zero", "fine")
+    search = search_for(*kinds, limits="{maxFailedTrials: 100}")
     runner(search)
     assert search.conclude(9).outcome is Outcome.COMPLETED
     found = endings(search)
@@ -67,6 +68,8 @@ def test_each_bad_trial_ends_with_its_reason_and_the_others_finish(search_for: M
     assert found["text"][0] is State.FAILED
     assert "loss" in found["text"][1]
     assert "'high'" in found["text"][1]
+    assert found["huge_step"][0] is found["minus_zero"][0] is State.COMPLETED
+    assert found["broken_text"][1].startswith("FileNotFoundError: no \\udcff")
     assert found["silent"] == (State.FAILED, "metric loss never reported; tags seen: other")
 
 
@@ -155,6 +158,17 @@ def test_a_lost_worker_costs_its_trial_an_attempt_and_no_other_trial_anything(
     assert len(trials["loses_worker"].attempts) == 2
     assert [m.step for m in trials["loses_worker"].measurements] == [100, 200, 300]
     assert len(trials["good"].attempts) == 1
+
+
+def test_a_trial_that_always_loses_its_worker_fails_and_the_study_ends(
+    search_for: Make, on_ray: Runner
+) -> None:
+    search = search_for("always_loses_worker", "good", limits="{maxAttempts: 1}")
+    on_ray(search)
+    found = endings(search)
+    close(search)
+    assert found["always_loses_worker"] == (State.FAILED, "its worker was lost, in attempt 1 of 1")
+    assert found["good"][0] is State.COMPLETED
 
 
 def test_two_slots_are_used_at_once_even_by_short_trials(search_for: Make, on_ray: Runner) -> None:

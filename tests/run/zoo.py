@@ -28,7 +28,9 @@ def train(params: dict[str, Any], context: Context) -> Iterator[Measurement]:
         yield from _measured(kind, turn, step, context)
 
 
-def _measured(kind: str, turn: int, step: int, context: Context) -> Iterator[Measurement]:
+def _measured(  # noqa: C901  a zoo has many kinds
+    kind: str, turn: int, step: int, context: Context
+) -> Iterator[Measurement]:
     value: Any = 10.0 - turn + context.number
     if kind == "raises" and turn == 2:
         raise ValueError("no good")
@@ -36,7 +38,13 @@ def _measured(kind: str, turn: int, step: int, context: Context) -> Iterator[Mea
         os._exit(3)
     if kind == "killed_once" and turn == 2 and context.attempt == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    if kind == "loses_worker" and turn == 2 and context.attempt == 1:
+    if kind == "huge_step":
+        yield Measurement(2**70, {"loss": 0.0})
+    if kind == "broken_text" and turn == 2:
+        raise FileNotFoundError("no \udcff")
+    if kind == "minus_zero":
+        value = -0.0
+    if kind == "always_loses_worker" or (kind == "loses_worker" and turn == 2 and context.attempt == 1):
         server = os.getppid()
         worker = int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
         (context.directory / "worker").write_text(Path(f"/proc/{worker}/cmdline").read_text())

@@ -354,3 +354,41 @@ def test_a_launch_survives_its_way_as_json() -> None:
     search = search_with(Notebook())
     launch = launched(search)
     assert Launch.from_json(launch.to_json()) == launch
+
+
+def test_a_trial_that_has_ended_hears_nothing_more() -> None:
+    notebook = Notebook()
+    search = search_with(notebook, replace(SPEC, limits=Limits(max_attempts=1)))
+    launched(search)
+    assert search.lost(0, 1, "its worker was lost", 2) is None
+    before = list(notebook.entries)
+    assert not search.measure(0, 1, [seen(10), Report(checkpoint=Checkpoint(10, 1, "c", 1, "d"))], 3)
+    assert notebook.entries == before
+
+
+def test_a_runner_that_ends_before_the_study_leaves_it_interrupted() -> None:
+    search = search_with(Notebook())
+    complete(search)
+    assert search.conclude(9).outcome is Outcome.INTERRUPTED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.INTERRUPTED, Outcome.DEADLINE])
+def test_a_stop_that_comes_after_the_last_ending_changes_nothing(outcome: Outcome) -> None:
+    search = search_with(Notebook())
+    for _ in range(4):
+        complete(search)
+    search.stop(outcome, "too late", 9)
+    assert search.conclude(9).outcome is Outcome.COMPLETED
+
+
+def test_a_study_that_had_failed_too_often_stays_ended_when_it_is_restored() -> None:
+    spec = replace(SPEC, max_trials=50)
+    first = search_with(Notebook(), spec)
+    for number in range(3):
+        launched(first)
+        first.measure(number, 1, [end(State.FAILED)], 2)
+        first.released(number)
+    second = search_with(Notebook(), spec)
+    second.restore(list(first.trials.values()), {n: {} for n in first.trials})
+    assert second.over
+    assert second.conclude(9).outcome is Outcome.FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import signal
@@ -9,9 +10,15 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
 
 from hpsearch.errors import Interrupted, StoreDamaged, StudyBusy, UsageError
 from hpsearch.spec.reading import parse
@@ -162,6 +169,73 @@ def test_another_tracking_address_is_told_everything_anew(tmp_path: Path) -> Non
         store.close()
         assert (history.offset, history.parent_run_id) == expected
     assert history.tracking_uri == "http://new"
+
+
+@given(st.lists(st.floats() | st.integers(-(2**53), 2**53), min_size=1, max_size=8))
+@example([-0.0, 5e-324, math.inf, -math.inf, math.nan])
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_every_number_that_is_written_is_read_back_and_proven(values: list[float]) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        store = new_store(Path(home))
+        store.commit(SUGGESTED)
+        metrics = {f"m{n}": value for n, value in enumerate(values)}
+        store.commit([Entry(0, Measurement(1, metrics, 7))])
+        [trial] = StoreReader(Path(home) / "s").history().trials
+        store.close()
+    found = trial.measurements[0].metrics
+    assert all(found[n] == v or (math.isnan(found[n]) and math.isnan(v)) for n, v in metrics.items())
+
+
+def test_after_a_commit_that_raised_nothing_more_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(tmp_path)
+    store.commit(SUGGESTED)
+    dialect = store._engine.dialect
+    really = dialect.do_commit
+
+    def commit(connection: Any) -> None:
+        really(connection)  # it happened, and nobody learns of it
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(dialect, "do_commit", commit)
+    with pytest.raises(Interrupted, match="disk I/O error"):
+        store.commit([Entry(0, Measurement(1, {"loss": 1.0}, 7))])
+    monkeypatch.setattr(dialect, "do_commit", really)
+    with pytest.raises(Interrupted, match="an earlier write"):
+        store.commit([Entry(0, Measurement(2, {"loss": 1.0}, 7))])
+    store.close()
+    again = Store.open(tmp_path / "s")
+    assert [m.step for m in again.take(9).trials[0].measurements] == [1]
+    again.commit([Entry(0, Measurement(2, {"loss": 1.0}, 7))])
+    again.close()
+
+
+def test_looking_whether_a_study_is_owned_keeps_nobody_out(tmp_path: Path) -> None:
+    new_store(tmp_path).close()
+    glance = os.open(tmp_path / "s" / "lock", os.O_RDONLY)
+    fcntl.flock(glance, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, [glance]).start()
+    Store.open(tmp_path / "s").close()
+
+
+def test_reading_news_does_not_look_through_all_that_is_old(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    reader = StoreReader(tmp_path / "s")
+    queries: list[str] = []
+    store.commit(SUGGESTED)
+    event.listen(reader._engine, "before_cursor_execute", lambda c, k, text, *rest: queries.append(text))
+    reader.changes(0, 10)
+    store.close()
+    plans = []
+    with sqlite3.connect(tmp_path / "s" / DATABASE) as database:
+        for query in queries:
+            if "lsn >" in query:
+                explained = database.execute(f"EXPLAIN QUERY PLAN {query}", ("s", 0, 10)).fetchall()
+                plans += [row[3] for row in explained if "TEMP B-TREE" not in row[3]]
+    database.close()
+    assert len(plans) == 6
+    assert all(plan.startswith("SEARCH") for plan in plans), plans
 
 
 @pytest.mark.parametrize("table", ["trial", "attempt", "measurement", "checkpoint", "ending", "study"])

@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -218,17 +217,6 @@ def test_a_bad_metric_name_is_cleaned_and_does_not_reject_its_batch(facts: Facts
     assert {"loss", "acc_405"} < names
     assert len(names) == 4
     assert tracking.params(run_id) == {"weight_25": "1.0"}
-
-
-def test_a_hint_ends_the_idle_wait(facts: Facts, tracking: Tracking) -> None:
-    outbox = facts.outbox(interval=30)
-    outbox.start()
-    wait_for(lambda: outbox.parent_run_id)
-    time.sleep(0.2)
-    facts.trial(0, loss=0.5)
-    outbox.wake()
-    wait_for(lambda: outbox.offset == len(facts.changes), 5)
-    assert outbox.close(10)
 
 
 def test_a_fresh_database_is_made_in_silence_and_mlflow_only_when_the_thread_starts(tmp_path: Path) -> None:

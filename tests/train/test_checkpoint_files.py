@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from trial_run import Run
 
 from hpsearch.study.trial import Checkpoint
 from hpsearch.train import loop
@@ -44,18 +44,11 @@ def test_each_checkpoint_follows_its_measurement_and_the_ending_follows_all(run:
     assert said.verdict == ("completed", "reached step 40")
 
 
-def test_only_the_newest_two_files_stay(run: Run, noisy: str, tmp_path: Path) -> None:
+def test_no_file_is_deleted_before_the_driver_knows_a_newer_one(run: Run, noisy: str, tmp_path: Path) -> None:
     said = run(noisy)
-    kept = names(tmp_path / "trial" / "checkpoints")
-    assert kept == [Path(checkpoint.name).name for checkpoint in said.checkpoints[-2:]]
-
-
-def test_the_files_of_an_earlier_attempt_are_left_alone(run: Run, noisy: str, tmp_path: Path) -> None:
-    begun = run(noisy, stop_after=1)
-    resumed = run(noisy, attempt=2, resume=begun.checkpoints[-1])
-    kept = names(tmp_path / "trial" / "checkpoints")
-    own = [Path(checkpoint.name).name for checkpoint in resumed.checkpoints[-2:]]
-    assert kept == ["step-00000005-attempt-1.pt", *own]
+    assert names(tmp_path / "trial" / "checkpoints") == [
+        Path(checkpoint.name).name for checkpoint in said.checkpoints
+    ]
 
 
 def test_a_newer_checkpoint_replaces_one_that_still_waits_and_nobody_waits_to_offer_it(

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Run, Said
+from trial_run import Run, Said
 
 from hpsearch.study.trial import Context, Launch, Report
 from hpsearch.train.trial import execute, fixed_params

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run, Said
+from trial_run import Run, Said
 
 from hpsearch.study.trial import Checkpoint
 from hpsearch.train import checkpoint, snapshot
