@@ -288,8 +288,9 @@ def test_checkpoints_that_are_superseded_and_known_to_the_store_go(tmp_path: Pat
     for trial, name in known:
         by_trial.setdefault(trial, []).append(f"{trial:04d}/{name}")
     newest = {path for paths in by_trial.values() for path in paths[-2:]}
-    assert kept == newest
-    assert len(known) > len(kept)
+    everything = {path for paths in by_trial.values() for path in paths}
+    assert kept & everything == newest
+    assert len(everything) > len(newest)
 
 
 def test_a_second_driver_is_told_who_has_the_study(tmp_path: Path, file: Callable[..., Path]) -> None:

@@ -150,7 +150,12 @@ class Console:
         reason = f" ({history.ending.reason})" if history.ending and not owned else ""
         self._line(f"study {study.name}: {answers.state(history, owned=owned)}{reason}", "bold")
         self._line(lines.plan(study.spec))
-        seen = ", ".join(f"{n} {state}" for state, n in answers.counts(history.trials).items() if n)
+        waiting = "running" if owned else "unfinished"
+        seen = ", ".join(
+            f"{n} {waiting if state == answers.RUNNING else state}"
+            for state, n in answers.counts(history.trials).items()
+            if n
+        )
         self._line(f"{len(history.trials)} of {study.spec.max_trials} trials: {seen or 'none started'}")
         self._winner(history)
         self._places(history, tracking_uri)

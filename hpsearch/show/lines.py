@@ -86,8 +86,11 @@ def plan(spec: Spec) -> str:
 
 
 def counts(found: Mapping[State, int]) -> str:
-    """How many trials ended in each state; only completed is said when it is none."""
-    return ", ".join(f"{found[s]} {s}" for s in ORDER if found[s] or s is State.COMPLETED)
+    """How many trials ended in each state, and how many are unfinished when nobody runs them."""
+    said = [f"{found[s]} {s}" for s in ORDER if found[s] or s is State.COMPLETED]
+    if found[State.RUNNING]:
+        said.append(f"{found[State.RUNNING]} unfinished")
+    return ", ".join(said)
 
 
 def problem(file: str, found: Problem, kind: str = "") -> str:
