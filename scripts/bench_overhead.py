@@ -85,7 +85,7 @@ def bare_wall(trials: int, steps: int, every: int) -> float:
 
 def steps_for(seconds: float) -> int:
     """How many steps take so long here when both cores are busy."""
-    return max(20, round(400 * seconds / (bare_wall(4, 400, 40) * SLOTS)) // 20 * 20)
+    return max(20, round(400 * seconds / (bare_wall(16, 400, 40) * SLOTS)) // 20 * 20)
 
 
 def sweep(trials: int, steps: int, every: int, home: Path) -> dict[str, float]:
