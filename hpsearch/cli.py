@@ -18,7 +18,7 @@ from hpsearch.show.console import Console
 from hpsearch.track.uri import default_uri, redact
 
 if TYPE_CHECKING:
-    from hpsearch.study.store import History
+    from hpsearch.study.history import History
     from hpsearch.sweep import Options, Result
 
 HOME = Path("studies")
@@ -244,7 +244,7 @@ def _names(home: Path) -> list[str]:
 
 
 def _is_study(directory: Path) -> bool:
-    from hpsearch.study.store import holds_study
+    from hpsearch.study.history import holds_study
 
     try:
         return holds_study(directory)
@@ -266,7 +266,8 @@ def _find(home: Path, name: str) -> Path:
 
 def _read(directory: Path) -> tuple[History, bool]:
     """What the store of a study knows, and whether a driver owns it now."""
-    from hpsearch.study.store import StoreReader, is_owned
+    from hpsearch.study.history import StoreReader
+    from hpsearch.study.store import is_owned
 
     owned = is_owned(directory)
     reader = StoreReader(directory)

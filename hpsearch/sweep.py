@@ -19,10 +19,11 @@ from hpsearch.run.local import now
 from hpsearch.run.signals import heard_signals
 from hpsearch.spec.model import Spec
 from hpsearch.spec.reading import read
+from hpsearch.study.history import History, StoreReader, holds_study
 from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search, trial_directory
-from hpsearch.study.store import History, Store, StoreReader, holds_study
+from hpsearch.study.store import Store
 from hpsearch.study.trial import Checkpoint, Entry, Outcome, Study, StudyEnding, Trial
 from hpsearch.track.outbox import Outbox
 from hpsearch.track.uri import default_uri

@@ -97,7 +97,7 @@ def sweep(trials: int, steps: int, every: int, home: Path) -> dict[str, float]:
     wall, began = time.time(), time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     total = time.perf_counter() - began
-    from hpsearch.study.store import StoreReader
+    from hpsearch.study.history import StoreReader
 
     found = StoreReader(home / "studies" / "bench-1").history().trials
     ends = sorted(t.ending.time for t in found if t.ending)

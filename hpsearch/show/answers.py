@@ -14,7 +14,7 @@ from hpsearch.study.search import best_of
 from hpsearch.study.trial import State, Study, Trial
 
 if TYPE_CHECKING:  # `check` answers without loading the store's library
-    from hpsearch.study.store import History
+    from hpsearch.study.history import History
 
 Json = dict[str, Any]
 

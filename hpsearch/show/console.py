@@ -34,7 +34,7 @@ from hpsearch.study.search import Search
 from hpsearch.study.trial import Ending, Entry, Outcome, State, Study
 
 if TYPE_CHECKING:  # `check` prints without loading the store's library
-    from hpsearch.study.store import History
+    from hpsearch.study.history import History
 
 REFRESHES_PER_SECOND = 2
 LIVE_TRIALS = 8

@@ -11,7 +11,7 @@ from hpsearch.spec.model import Params, Problem, PruningRule, Spec, Value
 from hpsearch.study.trial import Attempt, Ending, Entry, State, StudyEnding, Trial
 
 if TYPE_CHECKING:  # `check` prints without loading the store's library
-    from hpsearch.study.store import History
+    from hpsearch.study.history import History
 
 ORDER = (State.COMPLETED, State.PRUNED, State.FAILED, State.INFEASIBLE)
 

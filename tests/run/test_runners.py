@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from hpsearch.run import cluster, local
+from hpsearch.study.history import StoreReader
 from hpsearch.study.search import Search
-from hpsearch.study.store import StoreReader
 from hpsearch.study.trial import Outcome, State, Trial
 
 Runner = Callable[[Search], None]

@@ -8,7 +8,7 @@ from pathlib import Path
 import facts
 import pytest
 
-from hpsearch.study.store import History
+from hpsearch.study.history import History
 from hpsearch.study.trial import StudyEnding, Trial
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hpsearch.spec.reading import parse
-from hpsearch.study.store import History, Store
+from hpsearch.study.history import History
+from hpsearch.study.store import Store
 from hpsearch.study.trial import Attempt, Ending, Entry, Measurement, State, Study, StudyEnding, Trial
 
 NOON = 1_769_860_800_000  # 2026-01-31, 12:00 UTC

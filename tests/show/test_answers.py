@@ -14,7 +14,7 @@ from facts import YAML, completed, failed, infeasible, pruned, running
 from hpsearch.show import answers
 from hpsearch.spec.model import Reading, Selection
 from hpsearch.spec.reading import parse
-from hpsearch.study.store import History
+from hpsearch.study.history import History
 from hpsearch.study.trial import Outcome, StudyEnding
 
 TRIAL_KEYS = {

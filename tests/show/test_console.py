@@ -23,8 +23,8 @@ from hpsearch.show import lines
 from hpsearch.show.console import Console, live_view
 from hpsearch.show.progress import Progress
 from hpsearch.spec.model import Problem
+from hpsearch.study.history import History
 from hpsearch.study.search import Search
-from hpsearch.study.store import History
 from hpsearch.study.trial import Attempt, Entry, Outcome, StudyEnding, Trial
 
 Make = Callable[..., History]

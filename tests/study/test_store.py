@@ -22,7 +22,8 @@ from sqlalchemy import event
 
 from hpsearch.errors import Interrupted, StoreDamaged, StudyBusy, UsageError
 from hpsearch.spec.reading import parse
-from hpsearch.study.store import DATABASE, Store, StoreReader, holds_study, is_owned
+from hpsearch.study.history import DATABASE, StoreReader, holds_study
+from hpsearch.study.store import Store, is_owned
 from hpsearch.study.trial import (
     Attempt,
     Checkpoint,
