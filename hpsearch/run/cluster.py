@@ -13,19 +13,17 @@ import math
 import os
 import socket
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from hpsearch.errors import HpsearchError, Interrupted, ServiceUnavailable, UsageError
-from hpsearch.run.local import Deadline, now
+from hpsearch.errors import Interrupted, ServiceUnavailable, UsageError
+from hpsearch.run.desk import Desk
 from hpsearch.run.process import Slot
 from hpsearch.run.signals import hear_again, heard_signals
-from hpsearch.run.wire import decode
 from hpsearch.spec.model import Resources
 from hpsearch.study.search import Search
-from hpsearch.study.trial import Ending, Launch, Outcome, State
+from hpsearch.study.trial import Launch
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -53,7 +51,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 # A step of the trainable returns at least this often (seconds), so that stops are heard.
 STEP = 1.0
 KNOCK = 5.0  # seconds
@@ -75,7 +72,7 @@ def run(search: Search, *, address: str | None = None) -> None:
     ):
         slots = _preflight(search.study.spec.resources, search.study.spec.max_parallel_trials, address)
         search.limit(slots)
-        desk = _Desk(search)
+        desk = Desk(search)
         with heard_signals(desk.stop):
             try:
                 _tuner(desk, search.study.spec.resources, slots, Path(scratch)).fit()
@@ -150,7 +147,7 @@ def _preflight(resources: Resources, parallel: int, address: str | None) -> int:
     return fits
 
 
-def _tuner(desk: _Desk, resources: Resources, slots: int, scratch: Path) -> tune.Tuner:
+def _tuner(desk: Desk, resources: Resources, slots: int, scratch: Path) -> tune.Tuner:
     bundle = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": resources.memory or 0}
     placement = tune.PlacementGroupFactory([{name: amount for name, amount in bundle.items() if amount}])
     return tune.Tuner(
@@ -174,106 +171,10 @@ def _tuner(desk: _Desk, resources: Resources, slots: int, scratch: Path) -> tune
     )
 
 
-class _Desk:
-    """Where Tune's hooks meet the Search: which Tune trial is which attempt; no exception leaves a hook.
-
-    It unpickles to nothing: Tune pickles its searcher and scheduler to disk, which nobody may read back.
-    """
-
-    def __init__(self, search: Search) -> None:
-        self.search = search
-        self.failure: Exception | None = None
-        self._attempts: dict[str, tuple[int, int]] = {}
-        self._added: set[str] = set()
-        self._deadline = Deadline(search)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def stop(self, reason: str) -> None:
-        """Launch nothing more and stop every trial at its next report."""
-        self.search.stop(Outcome.INTERRUPTED, reason, now())
-
-    def guarded(self, hook: Callable[[], T], otherwise: T) -> T:
-        """Run a hook; its first exception stops the study, because Tune would lose trials over it."""
-        try:
-            return hook()
-        except Exception as error:  # a process boundary: Tune's loop is not ours
-            if self.failure is None:
-                self.failure = error
-                self.stop(f"the driver's loop failed: {error!r}")
-            return otherwise
-
-    def raise_failure(self) -> None:
-        """Raise what went wrong in the loop, if anything did; a bug leaves its traceback with the study."""
-        if self.failure is None:
-            return
-        if isinstance(self.failure, HpsearchError):
-            raise self.failure
-        path = self.search.study.directory / "driver-error.txt"
-        path.write_text("".join(traceback.format_exception(self.failure)))
-        raise Interrupted(
-            f"the driver's loop failed: {self.failure!r}",
-            hint=f"the traceback is in {path}; `hpsearch resume` goes on from here",
-        ) from self.failure
-
-    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
-        """A config for Tune, None for nothing now, FINISHED for never again."""
-        self._deadline.check()
-        launch = self.search.suggest(now())
-        if launch is None:
-            return Searcher.FINISHED if self.search.over else None
-        return self._config(trial_id, launch)
-
-    def hear(self, trial: Any, result: dict[str, Any]) -> str:
-        """Take a result; whether Tune's trial goes on. A lost process is started again on its actor."""
-        self._deadline.check()
-        number, attempt = self._attempts[trial.trial_id]
-        reports = [decode(line) for line in result.get("lines", ())]
-        goes_on = self.search.measure(number, attempt, reports, now())
-        if goes_on and result.get("lost"):
-            launch = self.search.lost(number, attempt, result["lost"], now())
-            if launch is None:
-                return str(TrialScheduler.STOP)
-            log.warning("trial %d: %s; attempt %d follows", number, result["lost"], attempt + 1)
-            trial.temporary_state.ray_actor.relaunch.remote(self._config(trial.trial_id, launch))
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
-
-    def knows_lost(self, trial: Any) -> bool:
-        """True if Tune adds this trial again because its actor was lost or preempted."""
-        again = trial.trial_id in self._added
-        self._added.add(trial.trial_id)
-        return again
-
-    def recover(self, trial: Any) -> None:
-        """An actor is gone and Tune starts another: give it the next attempt, or nothing to do."""
-        number, attempt = self._attempts[trial.trial_id]
-        launch = self.search.lost(number, attempt, "its worker was lost", now())
-        config = self._config(trial.trial_id, launch) if launch else {"launch": ""}
-        trial.set_config(config)
-
-    def release(self, trial: Any) -> None:
-        """Tune is done with a trial; its actor forgets it now rather than at its next launch."""
-        actor = trial.temporary_state.ray_actor
-        if actor is not None:
-            actor.abandon.remote()
-        self.search.released(self._attempts[trial.trial_id][0])
-
-    def fail(self, trial_id: str) -> None:
-        """Tune gave up on a trial's actors before the Search did."""
-        number, _ = self._attempts[trial_id]
-        self.search.finish(number, Ending(State.FAILED, "no worker could run it", now()))
-        self.search.released(number)
-
-    def _config(self, trial_id: str, launch: Launch) -> dict[str, str]:
-        self._attempts[trial_id] = launch.context.number, launch.context.attempt
-        return {"launch": json.dumps(launch.to_json())}
-
-
 class _Searcher(Searcher):  # type: ignore[misc]
     """Ray Tune's searcher that asks the desk."""
 
-    def __init__(self, desk: _Desk) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
 
@@ -283,8 +184,9 @@ class _Searcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, str] | str | None:
         """Tune's question for the next trial."""
-        never: dict[str, str] | str | None = Searcher.FINISHED
-        return self._desk.guarded(lambda: self._desk.suggest(trial_id), never)
+        config = self._desk.guarded(lambda: self._desk.suggest(trial_id), None)
+        never: str = Searcher.FINISHED
+        return never if config is None and self._desk.search.over else config
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -304,7 +206,7 @@ class _Searcher(Searcher):  # type: ignore[misc]
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
     """Ray Tune's scheduler that forwards results to the desk and stops what the Search stops."""
 
-    def __init__(self, desk: _Desk) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
 
@@ -318,7 +220,8 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """The only door for measurements and endings."""
-        return self._desk.guarded(lambda: self._desk.hear(trial, result), str(TrialScheduler.STOP))
+        goes_on = self._desk.guarded(lambda: self._desk.hear(trial, result), False)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """The trial was stopped; free its slot."""
