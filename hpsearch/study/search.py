@@ -32,6 +32,7 @@ from hpsearch.study.trial import (
 )
 
 log = logging.getLogger(__name__)
+KNOWN = 2  # checkpoints that a launch is told of, the newest first; the files of older ones are gone
 
 
 class Sampler(Protocol):
@@ -210,7 +211,8 @@ class Search:
     # -- inside -------------------------------------------------------------------------------------
 
     def _launch(self, trial: Trial, now: int, entries: list[Entry]) -> Launch:
-        checkpoint = max(trial.checkpoints, key=lambda c: (c.step, c.attempt), default=None)
+        known = sorted(trial.checkpoints, key=lambda c: (c.step, c.attempt), reverse=True)
+        checkpoint = known[0] if known else None
         attempt = Attempt(len(trial.attempts) + 1, now, checkpoint.step if checkpoint else None)
         self._journal.commit([*entries, Entry(trial.number, attempt, attempt.number)])
         trial.attempts.append(attempt)
@@ -227,6 +229,7 @@ class Search:
             resources=spec.resources,
             checkpoint=directory / checkpoint.name if checkpoint else None,
             checkpoint_sha256=checkpoint.sha256 if checkpoint else None,
+            earlier=tuple((directory / c.name, c.sha256) for c in known[1:KNOWN]),
         )
         return Launch(
             module=spec.module,

@@ -133,7 +133,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a trainer is told about its trial; `checkpoint` is the file to resume from, if any."""
+    """What a trainer is told about its trial; `checkpoint` is the file to resume from, if any.
+
+    `earlier` are older checkpoints with their proofs, newest first, for when that one is damaged.
+    """
 
     number: int
     attempt: int
@@ -145,6 +148,7 @@ class Context:
     resources: Resources = field(default_factory=Resources)
     checkpoint: Path | None = None
     checkpoint_sha256: str | None = None
+    earlier: tuple[tuple[Path, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,7 @@ class Launch:
         context = {name: getattr(self.context, name) for name in Context.__slots__}
         context["directory"] = str(self.context.directory)
         context["checkpoint"] = str(self.context.checkpoint) if self.context.checkpoint else None
+        context["earlier"] = [[str(path), sha256] for path, sha256 in self.context.earlier]
         context["resources"] = {n: getattr(self.context.resources, n) for n in Resources.__slots__}
         return {
             "module": self.module,
@@ -186,6 +191,7 @@ class Launch:
         context = dict(data["context"])
         context["directory"] = Path(context["directory"])
         context["checkpoint"] = Path(context["checkpoint"]) if context["checkpoint"] else None
+        context["earlier"] = tuple((Path(path), sha256) for path, sha256 in context["earlier"])
         context["resources"] = Resources(**context["resources"])
         return cls(
             module=data["module"],

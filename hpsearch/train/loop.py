@@ -45,18 +45,23 @@ def run(build: Build, params: Mapping[str, Value], context: Context, reporter: R
 def prepare(
     build: Build, params: Mapping[str, Value], context: Context, reporter: Reporter
 ) -> tuple[Learner[Any], int]:
-    """A seeded learner and the step it stands at: that of the checkpoint, or 0 with a note if that is bad."""
-    if context.checkpoint is not None:
+    """A seeded learner and the step it stands at: that of the newest good checkpoint, else 0."""
+    newest = ((context.checkpoint, context.checkpoint_sha256),) if context.checkpoint else ()
+    damaged: list[str] = []
+    for path, sha256 in (*newest, *context.earlier):
         try:
-            state = snapshot.parse(checkpoint.read(context.checkpoint, context.checkpoint_sha256))
+            state = snapshot.parse(checkpoint.read(path, sha256))
             learner = fresh(build, params, context)
             snapshot.restore(learner, state)
         except checkpoint.CheckpointError as error:
-            name = context.checkpoint.name
-            reporter.note("resume", f"checkpoint {name} cannot be used ({error}): starting from step 0")
-        else:
-            reporter.resume(state["step"], state["last"])
-            return learner, state["step"]
+            damaged.append(f"checkpoint {path.name} cannot be used ({error})")
+            continue
+        if damaged:
+            reporter.note("resume", f"{'; '.join(damaged)}: going on from step {state['step']}")
+        reporter.resume(state["step"], state["last"])
+        return learner, state["step"]
+    if damaged:
+        reporter.note("resume", f"{'; '.join(damaged)}: starting from step 0")
     return fresh(build, params, context), 0
 
 

@@ -101,7 +101,7 @@ def follow(
 ) -> Ending | None:
     """Report what a generator yields until it ends or reaches `max_steps`; it always starts anew."""
     seed_everything(context.seed)
-    given = train(dict(params), replace(context, checkpoint=None, checkpoint_sha256=None))
+    given = train(dict(params), replace(context, checkpoint=None, checkpoint_sha256=None, earlier=()))
     if not isinstance(given, Iterable):
         raise TypeError(f"train must yield Measurements, it returned {type(given).__name__}")
     try:

@@ -188,6 +188,8 @@ def test_a_lost_attempt_goes_on_from_the_newest_checkpoint() -> None:
     assert launch.context.attempt == 2
     assert launch.context.checkpoint == Path("/nowhere/trials/0000/checkpoints/b")
     assert launch.context.checkpoint_sha256 == "beef"
+    assert launch.context.earlier == ((Path("/nowhere/trials/0000/checkpoints/a"), "dead"),)
+    assert Launch.from_json(launch.to_json()) == launch
     assert search.trials[0].attempts[-1] == Attempt(2, 3, resumed_from=20)
 
 

@@ -146,6 +146,21 @@ def test_a_damaged_checkpoint_means_starting_again_and_saying_so(
     assert resumed.curve == run(noisy).curve
 
 
+def test_a_damaged_checkpoint_means_the_one_before_it_and_the_same_curve(
+    run: Run, noisy: str, tmp_path: Path
+) -> None:
+    whole = run(noisy)
+    begun = run(noisy, stop_after=4)
+    before, newest = begun.checkpoints[-2:]
+    (tmp_path / "trial" / newest.name).unlink()
+    resumed = run(noisy, attempt=2, resume=newest, earlier=before)
+    assert resumed.notes == [
+        f"checkpoint {Path(newest.name).name} cannot be used (No such file or directory): "
+        f"going on from step {before.step}"
+    ]
+    assert resumed.curve == [point for point in whole.curve if point[0] > before.step]
+
+
 def test_every_flipped_bit_and_every_cut_is_found_before_anything_is_parsed(
     run: Run, noisy: str, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         args: tuple[str, ...] = (),
         attempt: int = 1,
         resume: Checkpoint | None = None,
+        earlier: Checkpoint | None = None,
         stop_after: int | None = None,
         said: Said | None = None,
     ) -> Said:
@@ -88,6 +89,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             directory=tmp_path / "trial",
             checkpoint=tmp_path / "trial" / resume.name if resume else None,
             checkpoint_sha256=resume.sha256 if resume else None,
+            earlier=((tmp_path / "trial" / earlier.name, earlier.sha256),) if earlier else (),
         )
         said = said or Said()
 
