@@ -166,7 +166,7 @@ def make_facts(home: Path, uri: str) -> Facts:
     return Facts(study, uri)
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 20) -> None:
+def wait_for(condition: Callable[[], object], timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
