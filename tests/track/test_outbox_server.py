@@ -75,6 +75,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpsearch.track.patience.LONGEST_PAUSE", 0.5)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.slow
 def test_a_server_that_comes_late_and_dies_in_the_middle_gets_everything_once(
     server: Server, tracking: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -84,12 +85,12 @@ def test_a_server_that_comes_late_and_dies_in_the_middle_gets_everything_once(
         facts.trial(number, loss=number + 1.0, steps=5)
     outbox = facts.outbox(artifact_root=None)
     outbox.start()
-    wait_for(lambda: outbox.problem, 30)
+    wait_for(lambda: outbox.problem, 70)
     assert "refused" in str(outbox.problem).lower()
     assert outbox.offset == 0
 
     server.start()
-    wait_for(lambda: outbox.offset == len(facts.changes), 30)
+    wait_for(lambda: outbox.offset == len(facts.changes), 70)
     assert outbox.problem is None
 
     # Many pages of one trial each, so that the kill falls into the middle of them.
@@ -100,9 +101,9 @@ def test_a_server_that_comes_late_and_dies_in_the_middle_gets_everything_once(
     for number in range(3, 40):
         following.trial(number, loss=number + 1.0, steps=5)
     facts.changes = following.changes
-    wait_for(lambda: outbox.offset > 40, 30)
+    wait_for(lambda: outbox.offset > 40, 70)
     server.kill()
-    wait_for(lambda: outbox.problem, 30)
+    wait_for(lambda: outbox.problem, 70)
     stopped_at = outbox.offset
     assert stopped_at < len(facts.changes), "everything was delivered before the server died"
     facts.suggest(40)
