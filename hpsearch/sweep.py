@@ -154,14 +154,14 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
             path = _python_path(study.spec)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
             search.restore(history.trials, history.attributes)
-            try:
-                watcher.started(study, search, history.tracking_uri, resumed)
-                with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
+            with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
+                try:
+                    watcher.started(study, search, history.tracking_uri, resumed)
                     ending = _run_to_end(search, options)
                     final = ending.outcome in (Outcome.COMPLETED, Outcome.FAILED)
                     delivered = outbox.close(DELIVERY if final else INTERRUPTED_DELIVERY)
-            finally:
-                watcher.stopped()
+                finally:
+                    watcher.stopped()
             problem = outbox.problem
     finally:
         store.close()
