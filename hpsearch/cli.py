@@ -231,6 +231,7 @@ def _end(console: Console, options: Options, result: Result, as_json: bool) -> N
             embedded=uri == default_uri(options.home),
             local=options.local,
             address=options.address,
+            program=os.environ.get("HPSEARCH_PROGRAM", "hpsearch"),
         )
         console.summary(
             lines.Summary(history, result.ending, result.undelivered, result.problem, redact(uri), commands)

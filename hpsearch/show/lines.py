@@ -37,14 +37,23 @@ class Summary:
     commands: Commands
 
 
-def commands(study: str, *, home: str | None, embedded: bool, local: bool, address: str | None) -> Commands:
-    """The next commands for a study; `home` is None where the commands find it by themselves."""
+def commands(
+    study: str,
+    *,
+    home: str | None,
+    embedded: bool,
+    local: bool,
+    address: str | None,
+    program: str = "hpsearch",
+) -> Commands:
+    """The next commands for a study as `program` takes them; `home` is None where they find it themselves."""
+    program = shlex.quote(program)
     place = f" --home {shlex.quote(home)}" if home else ""
     runner = " --local" if local else f" --address {shlex.quote(address)}" if address else ""
     return Commands(
-        best=f"hpsearch best {study}{place}",
-        resume=f"hpsearch resume {study}{place}{runner}",
-        ui=f"hpsearch ui{place}" if embedded else "",
+        best=f"{program} best {study}{place}",
+        resume=f"{program} resume {study}{place}{runner}",
+        ui=f"{program} ui{place}" if embedded else "",
     )
 
 
