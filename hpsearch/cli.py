@@ -187,14 +187,16 @@ def ui(
         raise UsageError(f"no MLflow database in {home}", hint="run a study first, or name its --home")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", default_uri(home)]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # Nobody runs jobs from these pages, and their executors are eight processes.
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost")]
-    os.environ.setdefault("MLFLOW_SERVER_ALLOWED_HOSTS", ",".join(hosts))
-    os.environ.setdefault("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", ",".join(f"http://{h}" for h in hosts))
-    os.execv(sys.executable, command)
+    settings = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Nobody runs jobs from these pages, and their executors are eight processes.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(hosts),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{host}" for host in hosts),
+    }
+    os.execve(sys.executable, command, settings | os.environ)
 
 
 def main() -> None:

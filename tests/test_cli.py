@@ -381,11 +381,12 @@ def test_ui_serves_the_embedded_database_on_this_machine_only(
 ) -> None:
     seen: list[list[str]] = []
 
-    def execute(path: str, command: list[str]) -> None:
+    def execute(path: str, command: list[str], env: dict[str, str]) -> None:
         seen.append(command)
+        assert env["MLFLOW_SERVER_ALLOWED_HOSTS"] == "127.0.0.1:5001,localhost:5001"
         raise SystemExit(0)
 
-    monkeypatch.setattr("os.execv", execute)
+    monkeypatch.setattr("os.execve", execute)
     told = hpsearch("ui")
     assert (told.code, seen) == (2, [])
     assert "no MLflow database in studies" in told.err
