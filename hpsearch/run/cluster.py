@@ -52,7 +52,7 @@ from ray.tune.search import Searcher  # noqa: E402
 
 log = logging.getLogger(__name__)
 # A step of the trainable returns at least this often (seconds), so that stops are heard.
-STEP = 2.0
+STEP = 1.0
 KNOCK = 5.0  # seconds
 LONGEST_TEMP = 30
 LOCAL_OBJECT_STORE = 128 << 20  # bytes; reports are small and nothing else goes through it
