@@ -137,7 +137,7 @@ class PrunerSpec:
     `min_steps`: no trial is pruned before this step; for ASHA and HYPERBAND the first rung.
     `reduction_factor`: eta, of which one in eta trials passes a rung.
     `min_trials`: completed trials before MEDIAN compares.
-    `patience`: measurements without an improvement of at least `min_delta`.
+    `patience`: measurements without an improvement of more than `min_delta`.
     `lower`, `upper`: THRESHOLD prunes values outside of them.
     """
 
