@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -53,7 +53,22 @@ class PruningRule(StrEnum):
     HYPERBAND = "HYPERBAND"
     PATIENCE = "PATIENCE"
     THRESHOLD = "THRESHOLD"
+    DECAY_CURVE = "DECAY_CURVE"
+    CONVEX = "CONVEX"
     NONE = "NONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """When a parameter is active: while its parent, named by its key, has one of the values."""
+
+    parent: str
+    values: tuple[Value, ...]
+
+    @property
+    def key(self) -> str:
+        """What tells this condition from others of the same file."""
+        return f"{self.parent}={'|'.join(map(str, self.values))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,7 @@ class Double:
     low: float
     high: float
     scale: Scale = Scale.LINEAR
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,7 @@ class Integer:
     low: int
     high: int
     scale: Scale = Scale.LINEAR
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +100,7 @@ class Discrete:
     name: str
     values: tuple[int | float, ...]
     scale: Scale = Scale.LINEAR
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +109,47 @@ class Categorical:
 
     name: str
     values: tuple[str, ...]
+    condition: Condition | None = None
 
 
 Parameter = Double | Integer | Discrete | Categorical
 
 
+def key_of(parameter: Parameter) -> str:
+    """A parameter's name, with its condition where it has one: children of a name share only the name."""
+    return f"{parameter.condition.key}/{parameter.name}" if parameter.condition else parameter.name
+
+
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """What may be tried: the parameters in the order of the file."""
+    """What may be tried: the parameters in the order of the file, children right behind their parents."""
 
     parameters: tuple[Parameter, ...]
+
+    @property
+    def conditional(self) -> bool:
+        """Whether some parameter is active for some values of another only."""
+        return any(parameter.condition for parameter in self.parameters)
+
+    def walk(self, choose: Callable[[Parameter], Value]) -> dict[str, Value]:
+        """The values of the active parameters by key; `choose` is asked for active ones only, in order."""
+        values: dict[str, Value] = {}
+        for parameter in self.parameters:
+            condition = parameter.condition
+            if condition is None or values.get(condition.parent) in condition.values:
+                values[key_of(parameter)] = choose(parameter)
+        return values
+
+    def active(self, params: Params) -> dict[str, Parameter]:
+        """The parameters by name that some params hold values for; KeyError if one is missing."""
+        found: dict[str, Parameter] = {}
+
+        def known(parameter: Parameter) -> Value:
+            found[parameter.name] = parameter
+            return params[parameter.name]
+
+        self.walk(known)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +171,18 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """A metric that must not be worse than its threshold in a safe trial (Vertex AI: safetyConfig)."""
+
+    objective: Objective
+    threshold: float
+
+    def violation(self, value: float) -> float:
+        """How much worse than the threshold a value is; 0 or less is safe."""
+        return self.objective.cost(value) - self.objective.cost(self.threshold)
+
+
+@dataclass(frozen=True, slots=True)
 class SamplerSpec:
     """Which sampler proposes, and the study's seed (0 to 2^32-1)."""
 
@@ -139,6 +200,10 @@ class PrunerSpec:
     `min_trials`: completed trials before MEDIAN compares.
     `patience`: measurements without an improvement of more than `min_delta`.
     `lower`, `upper`: THRESHOLD prunes values outside of them.
+    `use_elapsed`: MEDIAN, DECAY_CURVE and CONVEX go by seconds of running instead of steps; then `min_steps`
+    and `final_step` are seconds, too.
+    `final_step`: where CONVEX predicts; None: learned from the completed trials.
+    `min_measurements`: before CONVEX judges a trial; also one completed trial more than that is needed.
     """
 
     type: PruningRule = PruningRule.NONE
@@ -149,15 +214,60 @@ class PrunerSpec:
     min_delta: float = 0.0
     lower: float | None = None
     upper: float | None = None
+    use_elapsed: bool = False
+    final_step: float | None = None
+    min_measurements: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """When a study ends before its trials are all run (Vertex AI's studyStoppingConfig); None: never for it.
+
+    Times are seconds of running or since the best improved; ends are milliseconds since the epoch.
+    `as_soon_as_possible`: running trials are stopped, too.
+    """
+
+    as_soon_as_possible: bool = False
+    min_runtime: float | None = None
+    min_end: int | None = None
+    max_runtime: float | None = None
+    max_end: int | None = None
+    min_trials: int | None = None
+    max_trials: int | None = None
+    max_trials_no_progress: int | None = None
+    max_seconds_no_progress: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one trial asks of Ray: CPUs and GPUs (fractions allowed), memory in bytes or None."""
+    """What one trial asks of Ray: CPUs and GPUs (fractions allowed), memory in bytes or None.
+
+    `hinted`: the GPUs come from the name of a machine, so that a machine with fewer will do.
+    """
 
     cpu: float = 1.0
     gpu: float = 0.0
     memory: int | None = None
+    hinted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What an unmodified program of the services is started with, beside its module, args and params.
+
+    `command`: what runs instead of `python -m <module>`. `env`: variables of the file, by name.
+    `job_dir`: the base of `--job-dir`. `output`: the base of the AIP_* directories, None: the trial's own.
+    `job`: the resource that TF_CONFIG shows, as JSON text. `region`: of the file.
+    `own_directory`: it starts in the trial's directory instead of the driver's.
+    """
+
+    command: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    job_dir: str | None = None
+    output: str | None = None
+    job: str = "{}"
+    region: str | None = None
+    own_directory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +275,14 @@ class Limits:
     """Bounds of time (seconds) and failures; 0 failed trials means that the service decides.
 
     `max_attempts`: executions of one trial whose process was lost, the first included.
+    `grace_period`: seconds between SIGTERM and SIGKILL for a program that must stop.
     """
 
     trial_timeout: float | None = None
     study_timeout: float | None = None
     max_failed_trials: int = 0
     max_attempts: int = 3
+    grace_period: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +298,8 @@ class Spec:
     """One search-space file: what may be tried, what is better, and how trials are run.
 
     `max_steps` and `measure_every` count optimizer updates. `sha256` is that of `text`.
+    `first`: the params of the first trial, None: the sampler's choice. `previous`: the study whose trials
+    are known from the start.
     """
 
     source: str
@@ -206,6 +320,11 @@ class Spec:
     resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
     tracking: Tracking = field(default_factory=Tracking)
+    constraints: tuple[Constraint, ...] = ()
+    stopping: Stopping = field(default_factory=Stopping)
+    program: Program = field(default_factory=Program)
+    first: Params | None = None
+    previous: str | None = None
 
     @property
     def objective(self) -> Objective:

@@ -46,7 +46,7 @@ def make_pruner(spec: Spec) -> Pruner:
             return Patience(spec.objective, rule)
         case PruningRule.THRESHOLD:
             return Threshold(spec.objective, rule)
-        case PruningRule.NONE:
+        case _:
             return Never()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from hpsearch.spec.model import Objective, Params, Resources, Selection, Spec
+from hpsearch.spec.model import Objective, Params, Program, Resources, Selection, Spec
 
 
 class State(StrEnum):
@@ -155,7 +155,8 @@ class Context:
 class Launch:
     """All that a runner needs to execute one attempt: plain data that travels as JSON.
 
-    `timeout` is seconds. Unless `judged`, no decision waits for a report, and reports may travel together.
+    `timeout` and `grace` (between SIGTERM and SIGKILL) are seconds. Unless `judged`, no decision waits for a
+    report, and reports may travel together. `metrics` are those of all objectives, `metric` the first.
     """
 
     module: str
@@ -166,6 +167,10 @@ class Launch:
     python_path: tuple[str, ...] = ()
     timeout: float | None = None
     judged: bool = True
+    study: str = ""
+    metrics: tuple[str, ...] = ()
+    program: Program = field(default_factory=Program)
+    grace: float = 5.0
 
     def to_json(self) -> dict[str, Any]:
         """The launch as JSON types; `from_json` is its inverse."""
@@ -183,6 +188,10 @@ class Launch:
             "python_path": list(self.python_path),
             "timeout": self.timeout,
             "judged": self.judged,
+            "study": self.study,
+            "metrics": list(self.metrics),
+            "program": asdict(self.program),
+            "grace": self.grace,
         }
 
     @classmethod
@@ -193,6 +202,9 @@ class Launch:
         context["checkpoint"] = Path(context["checkpoint"]) if context["checkpoint"] else None
         context["earlier"] = tuple((Path(path), sha256) for path, sha256 in context["earlier"])
         context["resources"] = Resources(**context["resources"])
+        program = dict(data["program"])
+        program["command"] = tuple(program["command"])
+        program["env"] = tuple((name, value) for name, value in program["env"])
         return cls(
             module=data["module"],
             args=tuple(data["args"]),
@@ -202,6 +214,10 @@ class Launch:
             python_path=tuple(data["python_path"]),
             timeout=data["timeout"],
             judged=data["judged"],
+            study=data["study"],
+            metrics=tuple(data["metrics"]),
+            program=Program(**program),
+            grace=data["grace"],
         )
 
 
