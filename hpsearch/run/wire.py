@@ -22,7 +22,9 @@ def decode(line: str) -> Report:
         if measurement
         else None,
         checkpoint=Checkpoint(**checkpoint) if checkpoint else None,
-        ending=Ending(State(ending["state"]), ending["reason"], ending["time"]) if ending else None,
+        ending=Ending(State(ending["state"]), ending["reason"], ending["time"], ending["silent"])
+        if ending
+        else None,
         note=data.get("note", ""),
     )
 

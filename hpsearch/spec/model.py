@@ -223,7 +223,8 @@ class PrunerSpec:
 class Stopping:
     """When a study ends before its trials are all run (Vertex AI's studyStoppingConfig); None: never for it.
 
-    Times are seconds of running or since the best improved; ends are milliseconds since the epoch.
+    Times are seconds since the study was created, or since its best improved; ends are milliseconds since
+    the epoch.
     `as_soon_as_possible`: running trials are stopped, too.
     """
 

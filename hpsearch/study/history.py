@@ -23,6 +23,8 @@ from hpsearch.study.schema import (
     SCHEMA_VERSION,
     Row,
     fact_of,
+    known_of,
+    known_table,
     lease_table,
     study_table,
     trial_table,
@@ -33,6 +35,7 @@ from hpsearch.study.trial import (
     Change,
     Checkpoint,
     Ending,
+    Known,
     Measurement,
     Study,
     StudyEnding,
@@ -44,7 +47,10 @@ DATABASE = "study.db"
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All that the store knows of a study, folded: trials by number, and what the sampler kept for each."""
+    """All that the store knows of a study, folded: trials by number, and what the sampler kept for each.
+
+    `known` are the trials of an earlier study that it went on from.
+    """
 
     study: Study
     tracking_uri: str
@@ -54,6 +60,7 @@ class History:
     epoch: int
     offset: int
     parent_run_id: str | None
+    known: tuple[Known, ...] = ()
 
 
 class StoreReader:
@@ -193,7 +200,17 @@ def read_history(connection: Connection, directory: Path) -> History:
         epoch=lease["epoch"],
         offset=lease["outbox_offset"],
         parent_run_id=lease["parent_run_id"],
+        known=_known(connection),
     )
+
+
+def _known(connection: Connection) -> tuple[Known, ...]:
+    found = []
+    for record in connection.execute(select(known_table).order_by(known_table.c.number)).mappings():
+        row = dict(record)
+        verify(known_table, row)
+        found.append(known_of(row))
+    return tuple(found)
 
 
 def _study_row(connection: Connection) -> Row:

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from hpsearch.spec.model import Categorical, Discrete, Double, Integer, Parameter, Params, Scale, Value
+from hpsearch.spec.model import (
+    Categorical,
+    Discrete,
+    Double,
+    Integer,
+    Parameter,
+    Params,
+    Scale,
+    SearchSpace,
+    Value,
+    key_of,
+)
 
 _REDRAWS = 100
 
@@ -40,6 +52,19 @@ def value_at(parameter: Parameter, position: int) -> Value:
             return low + position
         case Discrete(values=values) | Categorical(values=values):
             return values[position]
+
+
+def position_of(parameter: Parameter, value: Value) -> int:
+    """The position of a value: the inverse of `value_at`; ValueError if it is not one."""
+    internal = encode(parameter, value)
+    match parameter:
+        case Integer(low=low) if type(value) is int:
+            return value - low
+        case Discrete():
+            return int(internal)
+        case Categorical(values=texts):
+            return texts.index(str(value))
+    raise ValueError(f"{parameter.name} has no positions")
 
 
 def decode(parameter: Parameter, internal: Value) -> Value:
@@ -79,14 +104,14 @@ def is_inexact(parameter: Parameter) -> bool:
 class Points:
     """The points of a space and, where it is finite, which of them have been tried.
 
-    A point's position counts as in a grid whose first parameter varies fastest.
+    A point's position counts as in a grid whose first parameter varies fastest; a parameter with children
+    counts as one whose every value brings the points of the children that are active with it.
     """
 
-    def __init__(self, parameters: Iterable[Parameter]) -> None:
-        self._parameters = tuple(parameters)
-        counts = [count(parameter) for parameter in self._parameters]
-        self.size = None if None in counts else math.prod(n for n in counts if n)
-        self._tried: set[tuple[Value, ...]] = set()
+    def __init__(self, space: SearchSpace) -> None:
+        self._roots = _trees(space)
+        self.size = _product(self._roots)
+        self._tried: set[tuple[tuple[str, Value], ...]] = set()
         self._position = 0
 
     @property
@@ -97,11 +122,11 @@ class Points:
     def add(self, params: Params) -> None:
         """Take note of a point that is being tried; nothing is kept of a space with a real range."""
         if self.size is not None:
-            self._tried.add(tuple(params.values()))
+            self._tried.add(tuple(params.items()))
 
     def tried(self, params: Params) -> bool:
         """Whether the point has been tried before."""
-        return tuple(params.values()) in self._tried
+        return tuple(params.items()) in self._tried
 
     def next_untried(self) -> Params:
         """The first untried point of a finite space in the order of the grid."""
@@ -126,7 +151,66 @@ class Points:
 
     def _at(self, position: int) -> Params:
         point: dict[str, Value] = {}
-        for parameter in self._parameters:
-            position, digit = divmod(position, count(parameter) or 1)
-            point[parameter.name] = value_at(parameter, digit)
+        _place(self._roots, position, point)
         return point
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A parameter, its children by the positions of the values that activate them, and its points' number."""
+
+    parameter: Parameter
+    below: Mapping[int, tuple[_Tree, ...]]
+    size: int | None
+
+
+def _trees(space: SearchSpace) -> tuple[_Tree, ...]:
+    """The parameters without a condition, each with all that hangs on it."""
+    children: dict[str, list[_Tree]] = {}
+    roots: list[_Tree] = []
+    # Children stand behind their parents, so that from the end each is complete when its parent comes.
+    for parameter in reversed(space.parameters):
+        tree = _tree(parameter, children.pop(key_of(parameter), [])[::-1])
+        if parameter.condition:
+            children.setdefault(parameter.condition.parent, []).append(tree)
+        else:
+            roots.append(tree)
+    return tuple(reversed(roots))
+
+
+def _tree(parameter: Parameter, children: Sequence[_Tree]) -> _Tree:
+    below: dict[int, tuple[_Tree, ...]] = {}
+    for child in children:
+        condition = child.parameter.condition
+        for value in condition.values if condition else ():
+            position = position_of(parameter, value)
+            below[position] = (*below.get(position, ()), child)
+    size, sizes = count(parameter), [_product(trees) for trees in below.values()]
+    if size is None or None in sizes:
+        return _Tree(parameter, below, None)
+    return _Tree(parameter, below, size - len(sizes) + sum(each or 0 for each in sizes))
+
+
+def _product(trees: Iterable[_Tree]) -> int | None:
+    sizes = [tree.size for tree in trees]
+    return None if None in sizes else math.prod(size or 1 for size in sizes)
+
+
+def _place(trees: Iterable[_Tree], position: int, point: dict[str, Value]) -> None:
+    """Add the values of a position to a point, children right behind their parents."""
+    for tree in trees:
+        position, rest = divmod(position, tree.size or 1)
+        index = 0
+        for special in sorted(tree.below):
+            # Every value before this one that has no children is one point.
+            if rest < special - index:
+                break
+            rest, index = rest - (special - index), special
+            block = _product(tree.below[special]) or 1
+            if rest < block:
+                point[tree.parameter.name] = value_at(tree.parameter, index)
+                _place(tree.below[special], rest, point)
+                break
+            rest, index = rest - block, index + 1
+        if tree.parameter.name not in point:
+            point[tree.parameter.name] = value_at(tree.parameter, index + rest)

@@ -39,6 +39,7 @@ from hpsearch.spec.model import (
     Scale,
     Spec,
     Value,
+    key_of,
 )
 from hpsearch.study import points
 from hpsearch.study.trial import State, Suggestion, Trial
@@ -47,6 +48,7 @@ GP_TRIALS = 300  # a GP proposal takes 0.4 s after this many trials, and the tim
 _TRIAL_ATTRIBUTE = re.compile(r"cma:generation|NSGAIISampler:generation")
 _STUDY_ATTRIBUTE = re.compile(r"qmc:[0-9a-f]{64}|NSGAIISampler:parent:[0-9]+")
 _OPTIMIZER = "cma:optimizer"
+_PROPOSAL = ":relative_params:"
 _LEARNED = ("_mean", "_sigma", "_c_1d", "_p_sigma", "_pc")
 
 
@@ -56,20 +58,24 @@ class OptunaSampler:
     def __init__(self, spec: Spec) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
-        self._parameters = {parameter.name: parameter for parameter in spec.space.parameters}
         self._distributions = {
-            name: _distribution(parameter)
-            for name, parameter in self._parameters.items()
+            key_of(parameter): _distribution(parameter)
+            for parameter in spec.space.parameters
             if not points.is_constant(parameter)
         }
-        self._points = points.Points(spec.space.parameters)
+        self._inexact = {key_of(p): p for p in spec.space.parameters if points.is_inexact(p)}
+        self._names = {key_of(parameter): parameter.name for parameter in spec.space.parameters}
+        self._points = points.Points(spec.space)
+        self._several = len(spec.objectives) > 1
         if spec.sampler.type is Algorithm.GRID and self._points.size is None:
             raise UsageError("GRID cannot enumerate a DOUBLE", hint="use DISCRETE values or another sampler")
+        if spec.sampler.type is Algorithm.CMA_ES and (self._several or spec.space.conditional):
+            what = "several objectives" if self._several else "parameters with conditions"
+            raise UsageError(f"CMA_ES cannot search with {what}", hint="use TPE")
         self._storage = optuna.storages.InMemoryStorage()
-        minimize = spec.objective.goal is Goal.MINIMIZE
         self._study = optuna.create_study(
             storage=self._storage,
-            direction="minimize" if minimize else "maximize",
+            directions=["minimize" if o.goal is Goal.MINIMIZE else "maximize" for o in spec.objectives],
             pruner=optuna.pruners.NopPruner(),
         )
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
@@ -83,31 +89,39 @@ class OptunaSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.sampler = self._sampler(number)
-            asked = self._study.ask(self._distributions)
+            asked = self._study.ask()
+            params, drawn = self._draw(asked)
         self._numbers[number] = asked.number
-        drawn = {name: _clamped(self._distributions[name], value) for name, value in asked.params.items()}
-        params: Params = {name: _value(parameter, drawn) for name, parameter in self._parameters.items()}
-        grid = self._spec.sampler.type is Algorithm.GRID
-        if grid or self._points.tried(params):
-            seed = _seed(self._spec.sampler.seed, number, "untried")
-            params = self._points.next_untried() if grid else self._points.random_untried(seed)
-            drawn = {name: points.encode(self._parameters[name], params[name]) for name in drawn}
+        attributes = self._attributes(number, drawn, before)
+        instead = self._instead(params, number)
+        if instead is not None:
+            params, before_drawn, drawn = instead, drawn, self._encode(instead)
+            attributes.pop("internal", None)
+            if drawn.keys() != before_drawn.keys():
+                # Optuna's own trial keeps what was drawn, which is of another branch of the space.
+                self._study.tell(asked, state=TrialState.FAIL)
+                self._study.add_trial(self._running(drawn, attributes))
+                self._numbers[number] = asked.number + 1
+        self._settle(number, drawn)
         self._points.add(params)
-        trial_id = self._trial_id(number)
-        for name, distribution in self._distributions.items():
-            internal = distribution.to_internal_repr(drawn[name])
-            self._storage.set_trial_param(trial_id, name, internal, distribution)
-        return Suggestion(params, self._attributes(trial_id, drawn, before))
+        return Suggestion(params, attributes)
 
     def measured(self, number: int, step: int, value: float) -> None:
         """Tell a running trial's objective at a step; what is not finite is not told."""
-        if math.isfinite(value):
+        if math.isfinite(value) and not self._several:
             self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
 
-    def ended(self, number: int, state: State, value: float | None) -> None:
-        """Tell how a trial ended; `value` counts for completed trials only."""
-        told = _told(state, value)
-        self._study.tell(self._numbers[number], value if told is TrialState.COMPLETE else None, told)
+    def ended(self, trial: Trial) -> None:
+        """Tell how a trial ended; values count for completed trials only."""
+        values = trial.outcomes(self._spec) if trial.state is State.COMPLETED else None
+        told = _told(trial.state, values)
+        if told is TrialState.COMPLETE:
+            kept = optuna.trial.create_trial(
+                state=TrialState.FAIL, constraints=self._violations(trial)
+            ).system_attrs
+            for key, value in kept.items():
+                self._storage.set_trial_system_attr(self._trial_id(trial.number), key, value)
+        self._study.tell(self._numbers[trial.number], values if told is TrialState.COMPLETE else None, told)
 
     def restore(self, history: Iterable[tuple[Trial, Mapping[str, object]]]) -> None:
         """Take over a history (trials in order of their numbers) into a fresh sampler; StoreDamaged."""
@@ -137,6 +151,7 @@ class OptunaSampler:
                     seed=seed,
                     n_startup_trials=10 if startup is None else startup,
                     multivariate=True,
+                    group=self._spec.space.conditional,
                     constant_liar=True,
                 )
             case Algorithm.GP:
@@ -159,15 +174,61 @@ class OptunaSampler:
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, self._numbers[number])
 
+    def _draw(self, asked: optuna.Trial) -> tuple[Params, dict[str, Value]]:
+        """What the sampler proposes: the active params by name, and its internal values by key."""
+        drawn: dict[str, Value] = {}
+
+        def choose(parameter: Parameter) -> Value:
+            key = key_of(parameter)
+            if key not in self._distributions:
+                return points.value_at(parameter, 0)
+            drawn[key] = _suggested(asked, key, self._distributions[key])
+            return points.decode(parameter, drawn[key])
+
+        values = self._spec.space.walk(choose)
+        return {self._names[key]: value for key, value in values.items()}, drawn
+
+    def _instead(self, params: Params, number: int) -> Params | None:
+        """The point to try instead of the proposed one: the file's first, the grid's next, an untried one."""
+        if self._spec.first is not None and len(self._numbers) == 1:
+            return self._spec.first
+        if self._spec.sampler.type is Algorithm.GRID:
+            return self._points.next_untried()
+        if self._points.tried(params):
+            return self._points.random_untried(_seed(self._spec.sampler.seed, number, "untried"))
+        return None
+
+    def _encode(self, params: Params) -> dict[str, Value]:
+        """The internal values by key of some params; ValueError or KeyError if they do not fit the space."""
+        active = self._spec.space.active(params)
+        if active.keys() != params.keys():
+            raise ValueError(f"{', '.join(params.keys() - active.keys())} is not active")
+        pairs = {
+            key_of(parameter): points.encode(parameter, params[name]) for name, parameter in active.items()
+        }
+        return {key: internal for key, internal in pairs.items() if key in self._distributions}
+
+    def _settle(self, number: int, drawn: Mapping[str, Value]) -> None:
+        """Make what Optuna holds of its proposal the same as what a restart would tell it."""
+        trial_id = self._trial_id(number)
+        for key, internal in drawn.items():
+            distribution = self._distributions[key]
+            self._storage.set_trial_param(
+                trial_id, key, distribution.to_internal_repr(internal), distribution
+            )
+        for key in self._storage.get_trial_system_attrs(trial_id).copy():
+            if _PROPOSAL in key:  # of all branches of the space, also those that are not active
+                self._storage.set_trial_system_attr(trial_id, key, "")
+
     def _attributes(
-        self, trial_id: int, drawn: Mapping[str, Value], before: Mapping[str, Any]
+        self, number: int, drawn: Mapping[str, Value], before: Mapping[str, Any]
     ) -> dict[str, object]:
         """What Optuna would have to remember of this proposal after a restart, as JSON types."""
-        trial = self._storage.get_trial_system_attrs(trial_id)
+        trial = self._storage.get_trial_system_attrs(self._trial_id(number))
         study = self._storage.get_study_system_attrs(self._study_id)
         pickled = "".join(trial[key] for key in trial if key.startswith(_OPTIMIZER))
         kept: dict[str, object] = {
-            "internal": {name: t for name, t in drawn.items() if points.is_inexact(self._parameters[name])},
+            "internal": {key: t for key, t in drawn.items() if key in self._inexact},
             "trial": {key: value for key, value in trial.items() if _TRIAL_ATTRIBUTE.fullmatch(key)},
             "study": {
                 key: value
@@ -180,35 +241,60 @@ class OptunaSampler:
 
     def _frozen(self, trial: Trial, attributes: Mapping[str, Any]) -> FrozenTrial:
         """A stored trial in Optuna's form; ValueError and the like if it does not fit the space."""
-        params = {name: trial.params[name] for name in self._parameters}
-        drawn = {name: points.encode(self._parameters[name], params[name]) for name in self._distributions}
+        drawn = self._encode(trial.params)
         if not attributes.keys() <= {"internal", "trial", "study", "optimizer"}:
             raise ValueError(f"unknown attributes: {sorted(attributes)}")
-        for name, internal in attributes.get("internal", {}).items():
-            if type(internal) is not float or points.decode(self._parameters[name], internal) != params[name]:
-                raise ValueError(f"{name} = {params[name]!r} does not come from {internal!r}")
-            drawn[name] = internal
-        self._points.add(params)
+        for key, internal in attributes.get("internal", {}).items():
+            parameter, value = self._inexact[key], trial.params[self._names[key]]
+            if type(internal) is not float or points.decode(parameter, internal) != value:
+                raise ValueError(f"{parameter.name} = {value!r} does not come from {internal!r}")
+            drawn[key] = internal
+        self._points.add(trial.params)
+        system = self._system(attributes)
+        for key, kept in _whole_numbers(
+            attributes.get("study", {}), _STUDY_ATTRIBUTE, len(self._numbers)
+        ).items():
+            self._storage.set_study_system_attr(self._study_id, key, kept)
+        values = trial.outcomes(self._spec)
+        state = TrialState.RUNNING if trial.ending is None else _told(trial.state, values)
+        measured = {} if self._several else dict(trial.values(self._spec.objective.metric))
+        if state is not TrialState.COMPLETE:
+            last = measured[max(measured)] if measured and state is TrialState.PRUNED else None
+            values = None if last is None else (last,)
+        return optuna.trial.create_trial(
+            state=state,
+            values=values,
+            params=drawn,
+            distributions={key: self._distributions[key] for key in drawn},
+            intermediate_values=measured,
+            constraints=self._violations(trial) if state is TrialState.COMPLETE else None,
+            system_attrs=system,
+        )
+
+    def _running(self, drawn: Mapping[str, Value], attributes: Mapping[str, Any]) -> FrozenTrial:
+        """A trial that is about to start, in Optuna's form."""
+        return optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=dict(drawn),
+            distributions={key: self._distributions[key] for key in drawn},
+            system_attrs=self._system(attributes),
+        )
+
+    def _system(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """What a sampler keeps with a trial, in Optuna's form."""
         most = len(self._numbers)  # no generation, sequence index or parent is beyond the trials before
         system: dict[str, Any] = _whole_numbers(attributes.get("trial", {}), _TRIAL_ATTRIBUTE, most)
         if optimizer := attributes.get("optimizer"):
             system[f"{_OPTIMIZER}:0"] = _optimizer_from_json(optimizer, self._dimensions())
-        for key, kept in _whole_numbers(attributes.get("study", {}), _STUDY_ATTRIBUTE, most).items():
-            self._storage.set_study_system_attr(self._study_id, key, kept)
-        measured = dict(trial.values(self._spec.objective.metric))
-        outcome = trial.outcome(self._spec.objective, self._spec.selection)
-        state = TrialState.RUNNING if trial.ending is None else _told(trial.state, outcome and outcome[1])
-        value = outcome[1] if outcome and state is TrialState.COMPLETE else None
-        if measured and state is TrialState.PRUNED:
-            value = measured[max(measured)]
-        return optuna.trial.create_trial(
-            state=state,
-            value=value,
-            params=drawn,
-            distributions=self._distributions,
-            intermediate_values=measured,
-            system_attrs=system,
-        )
+        return system
+
+    def _violations(self, trial: Trial) -> dict[str, float]:
+        """How much each constraint is violated at the trial's end; one never measured is violated."""
+        found = {}
+        for constraint in self._spec.constraints:
+            values = trial.values(constraint.objective.metric)
+            found[constraint.objective.metric] = constraint.violation(values[-1][1]) if values else math.inf
+        return found
 
     def _dimensions(self) -> int:
         """How many parameters CMA-ES moves: it leaves texts to chance."""
@@ -233,23 +319,20 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
             return FloatDistribution(low, high, log=scale is not Scale.LINEAR)
 
 
-def _value(parameter: Parameter, drawn: Mapping[str, Value]) -> Value:
-    if points.is_constant(parameter):
-        return points.value_at(parameter, 0)
-    return points.decode(parameter, drawn[parameter.name])
-
-
-def _clamped(distribution: BaseDistribution, drawn: Any) -> Value:
-    """A drawn value within its bounds, which Optuna's transformations may miss by rounding."""
+def _suggested(asked: optuna.Trial, key: str, distribution: BaseDistribution) -> Value:
+    """What Optuna proposes for one parameter, within its bounds, which its transformations may miss."""
     if isinstance(distribution, FloatDistribution):
-        return min(max(float(drawn), distribution.low), distribution.high)
-    value: Value = drawn
-    return value
+        low, high = distribution.low, distribution.high
+        return min(max(asked.suggest_float(key, low, high, log=distribution.log), low), high)
+    if isinstance(distribution, IntDistribution):
+        return asked.suggest_int(key, distribution.low, distribution.high, log=distribution.log)
+    assert isinstance(distribution, CategoricalDistribution)
+    return str(asked.suggest_categorical(key, distribution.choices))
 
 
-def _told(state: State, value: float | None) -> TrialState:
-    """Optuna's word for an ending; a trial is complete only with a finite value."""
-    if state is State.COMPLETED and value is not None and math.isfinite(value):
+def _told(state: State, values: tuple[float, ...] | None) -> TrialState:
+    """Optuna's word for an ending; a trial is complete only with a value for each objective."""
+    if state is State.COMPLETED and values:
         return TrialState.COMPLETE
     return TrialState.PRUNED if state is State.PRUNED else TrialState.FAIL
 

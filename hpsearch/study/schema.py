@@ -17,6 +17,7 @@ from hpsearch.study.trial import (
     Ending,
     Entry,
     Fact,
+    Known,
     Measurement,
     Outcome,
     State,
@@ -24,7 +25,7 @@ from hpsearch.study.trial import (
     Trial,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Row = dict[str, Any]
 
@@ -57,6 +58,26 @@ lease_table = Table(
     Column("outbox_offset", BigInteger, nullable=False),
     Column("tracking_uri", Text, nullable=False),
     Column("parent_run_id", Text),
+    ForeignKeyConstraint(["study"], ["study.name"]),
+)
+
+
+# Ended trials of an earlier study that this one knows from its start: written once, with the study's row.
+known_table = Table(
+    "known",
+    metadata,
+    Column("study", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("uid", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("sampler", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("attempts", Text, nullable=False),
+    Column("measurements", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ended", BigInteger, nullable=False),
+    Column("checksum", Text, nullable=False),
     ForeignKeyConstraint(["study"], ["study.name"]),
 )
 
@@ -159,6 +180,36 @@ def verify(table: Table, row: Mapping[str, Any]) -> None:
             f"the row {where} of table {table.name} does not match its checksum {row['checksum']}",
             hint="restore the study directory from a backup; nothing was overwritten",
         )
+
+
+def known_row(study: str, known: Known) -> Row:
+    """The row of a known trial, which has ended."""
+    trial, ending = known.trial, known.trial.ending
+    assert ending is not None
+    row: Row = {
+        "study": study,
+        "number": trial.number,
+        "uid": trial.uid,
+        "params": json.dumps(dict(trial.params)),
+        "sampler": json.dumps(dict(known.attributes)),
+        "created": trial.created,
+        "attempts": json.dumps([[a.number, a.started, a.resumed_from] for a in trial.attempts]),
+        "measurements": json.dumps([[m.step, dict(m.metrics), m.time] for m in trial.measurements]),
+        "state": str(ending.state),
+        "reason": ending.reason,
+        "ended": ending.time,
+    }
+    row["checksum"] = checksum(row)
+    return row
+
+
+def known_of(row: Mapping[str, Any]) -> Known:
+    """The known trial that a row holds."""
+    trial = Trial(row["number"], row["uid"], json.loads(row["params"]), row["created"])
+    trial.attempts = [Attempt(*each) for each in json.loads(row["attempts"])]
+    trial.measurements = [Measurement(*each) for each in json.loads(row["measurements"])]
+    trial.ending = Ending(State(row["state"]), row["reason"], row["ended"])
+    return Known(trial, json.loads(row["sampler"]))
 
 
 def rows_of(study: str, entry: Entry, lsn: int, epoch: int) -> Iterable[tuple[Table, Row]]:

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
-from hpsearch.spec.model import Objective, PruningRule
+from hpsearch.spec.model import Constraint, Objective, PruningRule, Spec
 from hpsearch.study.pruning import Pruner
+from hpsearch.study.stopping import StoppingRule
 from hpsearch.study.trial import (
     Attempt,
     Context,
     Ending,
     Entry,
+    Known,
     Launch,
     Measurement,
     Outcome,
@@ -40,7 +46,7 @@ class Sampler(Protocol):
 
     def ask(self, number: int) -> Suggestion | None: ...
     def measured(self, number: int, step: int, value: float) -> None: ...
-    def ended(self, number: int, state: State, value: float | None) -> None: ...
+    def ended(self, trial: Trial) -> None: ...
     def restore(self, history: Iterable[tuple[Trial, Mapping[str, object]]]) -> None: ...
 
 
@@ -74,39 +80,69 @@ class Search:
         self._ending: StudyEnding | None = None
         self._exhausted = False
         self._slots = study.spec.max_parallel_trials
+        self._resources = study.spec.resources
+        self._first = 0  # the number of this study's first trial: known ones count before it
+        self._heard = False  # whether any trial has ever reported the objective
+        self._silent: Ending | None = None  # of a trial that ended well without reporting it
+        self._stopping = StoppingRule(study)
 
-    def limit(self, slots: int) -> None:
-        """Run at most so many trials at once, where a machine has less room than the file asks for."""
+    def limit(self, slots: int, gpus: float | None = None) -> None:
+        """Run at most so many trials at once, each with fewer GPUs, where there is less than is asked for."""
         self._slots = slots
+        if gpus is not None:
+            self._resources = replace(self._resources, gpu=gpus)
 
-    def restore(self, trials: Sequence[Trial], attributes: Mapping[int, Mapping[str, object]]) -> None:
-        """Fold an earlier life of the study; its unfinished trials are launched again first."""
-        self._sampler.restore((trial, attributes[trial.number]) for trial in trials)
+    def restore(
+        self,
+        trials: Sequence[Trial],
+        attributes: Mapping[int, Mapping[str, object]],
+        known: Sequence[Known] = (),
+    ) -> None:
+        """Fold an earlier life of the study; its unfinished trials are launched again first.
+
+        `known` are trials of an earlier study: the sampler and the pruner learn from them, nobody else.
+        """
+        before = [(each.trial, each.attributes) for each in known]
+        self._sampler.restore([*before, *((trial, attributes[trial.number]) for trial in trials)])
+        for each in known:
+            self._first = max(self._first, each.trial.number + 1)
+            self._fold(each.trial)
         for recorded in trials:
             self.trials[recorded.number] = recorded
-            # Rules look at a trial as it was at each measurement, so the fold grows it again.
-            seen = Trial(recorded.number, recorded.uid, recorded.params, recorded.created)
-            for measurement in recorded.measurements:
-                seen.measurements.append(measurement)
-                self._pruner.record(seen, measurement)
+            self._fold(recorded)
             if recorded.ending:
                 self._ended[recorded.state] += 1
-                self._pruner.ended(recorded)
             else:
                 self._waiting.append(recorded.number)
-        self._check_failures(max((t.ending.time for t in trials if t.ending), default=0))
+        ended = sorted(
+            (t for t in trials if t.ending), key=lambda t: (t.ending.time if t.ending else 0, t.number)
+        )
+        for trial in ended:
+            self._stopping.ended(trial)
+        self._check_failures(ended[-1].ending.time if ended and ended[-1].ending else 0)
+
+    def _fold(self, recorded: Trial) -> None:
+        """Show a recorded trial to the pruner; rules look at it as it was at each measurement."""
+        seen = Trial(recorded.number, recorded.uid, recorded.params, recorded.created, recorded.attempts)
+        for measurement in recorded.measurements:
+            seen.measurements.append(measurement)
+            self._pruner.record(seen, measurement)
+        self._heard = self._heard or bool(recorded.values(self._objective.metric))
+        if recorded.ending:
+            self._pruner.ended(recorded)
 
     # -- the three events ---------------------------------------------------------------------------
 
     def suggest(self, now: int) -> Launch | None:
         """The next launch, committed; None when nothing may start now (see `over`)."""
-        if self._ending or len(self._live) >= self._slots:
+        self._stopping.check(now, len(self.trials))
+        if self._ending or len(self._live) >= self._slots or self._mute:
             return None
         if self._waiting:
             return self._launch(self.trials[self._waiting.pop(0)], now, [])
-        if self._exhausted or len(self.trials) >= self.study.spec.max_trials:
+        if self._all_started:
             return None
-        number = len(self.trials)
+        number = self._first + len(self.trials)
         suggestion = self._sampler.ask(number)
         if suggestion is None:
             self._exhausted = True
@@ -133,11 +169,10 @@ class Search:
             if report.checkpoint:
                 trial.checkpoints.append(report.checkpoint)
                 entries.append(Entry(number, report.checkpoint, attempt))
-            if report.measurement and self._is_news(trial, report.measurement):
-                trial.measurements.append(report.measurement)
-                fresh.append(report.measurement)
-                entries.append(Entry(number, report.measurement, attempt))
-                ending = self._decide(trial, report.measurement, now)
+            if report.measurement and (news := self._news(trial, report.measurement)):
+                fresh.append(news)
+                entries.append(Entry(number, news, attempt))
+                ending = self._decide(trial, news, now)
             ending = ending or (self._settle(trial, report.ending, now) if report.ending else None)
             if ending:
                 entries.append(Entry(number, ending, attempt))
@@ -179,6 +214,9 @@ class Search:
     def released(self, number: int) -> None:
         """A trial's slot is free again; an unfinished trial waits for the next life of the study."""
         self._live.discard(number)
+        if self._mute and self._silent and not self._live:
+            reason = f"no trial has reported the objective, so no further one starts: {self._silent.reason}"
+            self.stop(Outcome.FAILED, reason, self._silent.time)
 
     @property
     def over(self) -> bool:
@@ -204,9 +242,18 @@ class Search:
         return best_of(self.trials.values(), self.study)
 
     @property
+    def _all_started(self) -> bool:
+        full = len(self.trials) >= self.study.spec.max_trials
+        return full or self._exhausted or bool(self._stopping.reason)
+
+    @property
     def _all_ended(self) -> bool:
-        started = self._exhausted or len(self.trials) >= self.study.spec.max_trials
-        return started and self._ended.total() == len(self.trials)
+        return self._all_started and self._ended.total() == len(self.trials)
+
+    @property
+    def _mute(self) -> bool:
+        """Whether a trial ended well without its objective, which nobody else has reported either."""
+        return self._silent is not None and not self._heard
 
     # -- inside -------------------------------------------------------------------------------------
 
@@ -217,7 +264,8 @@ class Search:
         self._journal.commit([*entries, Entry(trial.number, attempt, attempt.number)])
         trial.attempts.append(attempt)
         self._live.add(trial.number)
-        spec, directory = self.study.spec, trial_directory(self.study.directory, trial.number)
+        spec, resources = self.study.spec, self._resources
+        directory = trial_directory(self.study.directory, trial.number)
         context = Context(
             number=trial.number,
             attempt=attempt.number,
@@ -225,8 +273,8 @@ class Search:
             max_steps=spec.max_steps,
             measure_every=spec.measure_every,
             directory=directory,
-            device="cuda" if spec.resources.gpu else "cpu",
-            resources=spec.resources,
+            device="cuda" if resources.gpu else "cpu",
+            resources=resources,
             checkpoint=directory / checkpoint.name if checkpoint else None,
             checkpoint_sha256=checkpoint.sha256 if checkpoint else None,
             earlier=tuple((directory / c.name, c.sha256) for c in known[1:KNOWN]),
@@ -239,41 +287,67 @@ class Search:
             metric=spec.objective.metric,
             python_path=self._python_path,
             timeout=spec.limits.trial_timeout,
-            judged=spec.pruner.type is not PruningRule.NONE,
+            judged=spec.pruner.type is not PruningRule.NONE or spec.stopping.as_soon_as_possible,
+            study=self.study.name,
+            metrics=tuple(objective.metric for objective in spec.objectives),
+            program=spec.program,
+            grace=spec.limits.grace_period,
         )
 
-    def _is_news(self, trial: Trial, measurement: Measurement) -> bool:
-        """The first value for a step wins, also across attempts; steps only grow."""
-        news = trial.step is None or measurement.step > trial.step
-        self.rejected += not news
-        return news
+    def _news(self, trial: Trial, given: Measurement) -> Measurement | None:
+        """Add to a trial what is new: the first value of a metric at a step wins, and steps only grow.
+
+        Programs report the metrics of one step one by one, so that later ones join it.
+        """
+        last = trial.measurements[-1] if trial.measurements else None
+        if last is None or given.step > last.step:
+            trial.measurements.append(given)
+            return given
+        fresh = (
+            {}
+            if given.step < last.step
+            else {n: v for n, v in given.metrics.items() if n not in last.metrics}
+        )
+        self.rejected += not fresh
+        if not fresh:
+            return None
+        trial.measurements[-1] = replace(last, metrics={**last.metrics, **fresh})
+        return replace(given, metrics=fresh)
 
     def _decide(self, trial: Trial, measurement: Measurement, now: int) -> Ending | None:
+        self._heard = self._heard or math.isfinite(measurement.metrics.get(self._objective.metric, math.nan))
         self._pruner.record(trial, measurement)
         decision = self._pruner.decide(trial)
-        return Ending(State.PRUNED, decision.reason, now) if decision.prune else None
+        if decision.prune:
+            return Ending(State.PRUNED, decision.reason, now)
+        self._stopping.check(now, len(self.trials))
+        if self._stopping.at_once:
+            return Ending(State.PRUNED, f"the study stops as soon as possible: {self._stopping.reason}", now)
+        return None
 
     def _settle(self, trial: Trial, ending: Ending, now: int) -> Ending:
         """The ending that a trial claims, stamped; completed without a finite objective is no success."""
-        outcome = trial.outcome(self._objective, self.study.spec.selection)
-        if ending.state is State.COMPLETED and outcome is None:
-            reason = f"metric {self._objective.metric} was never reported as a finite number"
-            return Ending(State.FAILED, reason, now)
-        return Ending(ending.state, ending.reason, now)
+        if ending.state is State.COMPLETED:
+            for objective in self.study.spec.objectives:
+                if not trial.values(objective.metric):
+                    reason = f"metric {objective.metric} was never reported as a finite number"
+                    return Ending(State.FAILED, reason, now)
+        return replace(ending, time=now)
 
     def _tell(self, trial: Trial, measurements: Iterable[Measurement]) -> None:
-        known = dict(trial.values(self._objective.metric))
         for measurement in measurements:
-            if measurement.step in known:
-                self._sampler.measured(trial.number, measurement.step, known[measurement.step])
+            value = measurement.metrics.get(self._objective.metric, math.nan)
+            if math.isfinite(value):
+                self._sampler.measured(trial.number, measurement.step, value)
 
     def _end(self, trial: Trial, ending: Ending) -> None:
         trial.ending = ending
         self._ended[ending.state] += 1
-        outcome = trial.outcome(self._objective, self.study.spec.selection)
-        completed = ending.state is State.COMPLETED
-        self._sampler.ended(trial.number, ending.state, outcome[1] if outcome and completed else None)
+        if ending.silent:
+            self._silent = ending
+        self._sampler.ended(trial)
         self._pruner.ended(trial)
+        self._stopping.ended(trial)
         self._check_failures(ending.time)
 
     def _check_failures(self, now: int) -> None:
@@ -302,6 +376,8 @@ class Search:
             reason = f"{completed} of {len(self.trials)} trials completed"
             if self._exhausted:
                 reason += "; every point of the search space has been tried"
+            elif self._stopping.reason:
+                reason += f"; stopped because {self._stopping.reason}"
             return StudyEnding(Outcome.COMPLETED, reason, now)
         seen = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
         return StudyEnding(Outcome.FAILED, f"no trial completed: {seen or 'no trial started'}", now)
@@ -312,14 +388,47 @@ class Search:
 
 
 def best_of(trials: Iterable[Trial], study: Study) -> Trial | None:
-    """The completed trial with the best objective; the earlier one of equals, None if none completed."""
-    objective, selection = study.spec.objective, study.spec.selection
-    scored = [
-        (objective.cost(outcome[1]), trial.number, trial)
-        for trial in trials
-        if trial.state is State.COMPLETED and (outcome := trial.outcome(objective, selection))
-    ]
+    """The safe completed trial with the best first objective, on the front; the earlier one of equals.
+
+    None if there is no such trial.
+    """
+    scored = [(costs, trial.number, trial) for costs, trial in _scored(trials, study.spec)]
     return min(scored)[2] if scored else None
+
+
+def front_of(trials: Iterable[Trial], study: Study) -> list[Trial]:
+    """The Pareto front of the safe completed trials, in order of their numbers.
+
+    A trial is on it unless another is no worse in any objective and better in one; equals are on it together.
+    """
+    scored = _scored(trials, study.spec)
+    # Sets of points are the bits of integers, so that 10,000 trials take a tenth of a second.
+    bits = {costs: 1 << place for place, costs in enumerate({costs for costs, _ in scored})}
+    no_worse = dict.fromkeys(bits, -1)
+    for axis in range(len(study.spec.objectives)):
+        so_far, cost = 0, itemgetter(axis)
+        for _, group in groupby(sorted(bits, key=cost), cost):
+            equals = list(group)
+            so_far |= sum(bits[costs] for costs in equals)
+            for costs in equals:
+                no_worse[costs] &= so_far
+    front = [trial for costs, trial in scored if no_worse[costs] == bits[costs]]
+    return sorted(front, key=lambda trial: trial.number)
+
+
+def broken(trial: Trial, spec: Spec) -> list[Constraint]:
+    """The constraints that a trial does not keep at its end; one that was never measured is not kept."""
+    last = {each: trial.values(each.objective.metric)[-1:] for each in spec.constraints}
+    return [each for each, found in last.items() if not found or each.violation(found[0][1]) > 0]
+
+
+def _scored(trials: Iterable[Trial], spec: Spec) -> list[tuple[tuple[float, ...], Trial]]:
+    """The safe completed trials that have all objectives, each with its costs."""
+    return [
+        (tuple(o.cost(value) for o, value in zip(spec.objectives, outcomes, strict=True)), trial)
+        for trial in trials
+        if trial.state is State.COMPLETED and not broken(trial, spec) and (outcomes := trial.outcomes(spec))
+    ]
 
 
 def trial_directory(study: Path, number: int) -> Path:

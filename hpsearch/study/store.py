@@ -33,12 +33,14 @@ from hpsearch.study.schema import (
     SCHEMA_VERSION,
     Row,
     checksum,
+    known_row,
+    known_table,
     lease_table,
     metadata,
     rows_of,
     study_table,
 )
-from hpsearch.study.trial import Entry, Study
+from hpsearch.study.trial import Entry, Known, Study
 
 LOCK = "lock"
 GLANCE = 0.5  # seconds
@@ -67,8 +69,8 @@ class Store:
             raise
 
     @classmethod
-    def create(cls, study: Study, tracking_uri: str) -> Store:
-        """A new store for a new study, owned by this process.
+    def create(cls, study: Study, tracking_uri: str, known: Sequence[Known] = ()) -> Store:
+        """A new store for a new study, owned by this process, with the trials that it knows from its start.
 
         Raises UsageError where the directory cannot be written or holds a study already.
         """
@@ -99,6 +101,8 @@ class Store:
             lease = {"study": study.name, "epoch": 0, "lsn": 0, "outbox_offset": 0, "taken": 0}
             owner = {"host": socket.gethostname(), "pid": os.getpid(), "tracking_uri": tracking_uri}
             store._connection.execute(insert(lease_table), lease | owner)
+            if known:
+                store._connection.execute(insert(known_table), [known_row(study.name, k) for k in known])
         return store
 
     @classmethod

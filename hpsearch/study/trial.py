@@ -71,11 +71,15 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a trial ended, why in words and numbers, and when (milliseconds since the epoch)."""
+    """How a trial ended, why in words and numbers, and when (milliseconds since the epoch).
+
+    `silent`: it ran to its end well, and yet never reported its objective; only a claim says so.
+    """
 
     state: State
     reason: str
     time: int = 0
+    silent: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,11 @@ class Trial:
         if selection is Selection.LAST:
             return values[-1]
         return min(values, key=lambda pair: objective.cost(pair[1]))
+
+    def outcomes(self, spec: Spec) -> tuple[float, ...] | None:
+        """The values that count, one for each objective; None unless there are all."""
+        found = [self.outcome(objective, spec.selection) for objective in spec.objectives]
+        return None if None in found else tuple(each[1] for each in found if each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +254,14 @@ class Study:
     directory: Path
     git_sha: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An ended trial of an earlier study that a study knows from its start, and what its sampler kept."""
+
+    trial: Trial
+    attributes: Mapping[str, object] = field(default_factory=dict)
 
 
 class Outcome(StrEnum):

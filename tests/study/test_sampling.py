@@ -78,6 +78,13 @@ def loss(params: Params, step: int) -> float:
     return sum(math.log1p(abs(x)) for x in numbers) / step + noise
 
 
+def completed(number: int, **metrics: float) -> Trial:
+    """A trial that reported some metrics once, and completed."""
+    trial = Trial(number, f"t{number}", {}, 0, measurements=[Measurement(1, metrics)])
+    trial.ending = Ending(State.COMPLETED, "done")
+    return trial
+
+
 class Sweep:
     """A search with three trials at a time, whose sampler can be rebuilt after every k-th event."""
 
@@ -111,11 +118,8 @@ class Sweep:
         value = math.nan if trial.number % 11 == 5 and step == 2 else loss(trial.params, step)
         fate = {3: State.PRUNED, 7: State.FAILED, 9: State.INFEASIBLE}.get(trial.number % 10, State.COMPLETED)
         if step > 1 + trial.number % 3:
-            outcome = trial.outcome(self.spec.objective, self.spec.selection)
             trial.ending = Ending(fate, "as it was fated")
-            self.sampler.ended(
-                trial.number, fate, outcome[1] if outcome and fate is State.COMPLETED else None
-            )
+            self.sampler.ended(trial)
         else:
             trial.measurements.append(Measurement(step, {"loss": value, "other": 1.0}))
             self.sampler.measured(trial.number, step, value)
@@ -274,8 +278,7 @@ def test_every_state_is_told_truly_and_the_same_after_a_rebuild() -> None:
             sweep.sampler.measured(trial.number, step, value)
         if state:
             trial.ending = Ending(state, "so")
-            outcome = trial.outcome(sweep.spec.objective, sweep.spec.selection)
-            sweep.sampler.ended(trial.number, state, outcome[1] if outcome else None)
+            sweep.sampler.ended(trial)
     expected = [
         (TrialState.COMPLETE, 2.0, {1: 1.0, 2: 2.0}),
         (TrialState.PRUNED, 3.0, {1: 3.0}),
@@ -298,7 +301,7 @@ def test_what_is_learned_follows_the_goal() -> None:
             assert suggestion is not None
             x = float(suggestion.params["x"])
             sampler.measured(number, 1, x)
-            sampler.ended(number, State.COMPLETED, x)
+            sampler.ended(completed(number, loss=x))
         late = [t.params["x"] for t in sampler._study.trials[20:]]
         assert abs(sum(late) / 20 - better(0.0, 1.0)) < 0.25
 
@@ -309,7 +312,7 @@ def test_trial_numbers_may_have_gaps_and_start_at_any_number() -> None:
     for number in (5, 9):
         assert sampler.ask(number)
         sampler.measured(number, 1, 1.0)
-        sampler.ended(number, State.COMPLETED, 1.0)
+        sampler.ended(completed(number, loss=1.0))
     assert [state for state, _, _ in told(sampler)] == [TrialState.COMPLETE] * 2
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.spec.model import Double, Goal, Limits, Objective, SearchSpace, Selection, Spec
+from hpsearch.spec.model import Double, Goal, Limits, Objective, SearchSpace, Selection, Spec, Stopping
 from hpsearch.study.search import Search
 from hpsearch.study.trial import (
     KEEP,
@@ -17,6 +17,7 @@ from hpsearch.study.trial import (
     Decision,
     Ending,
     Entry,
+    Known,
     Launch,
     Measurement,
     Outcome,
@@ -49,6 +50,7 @@ class Notebook:
         self.entries: list[Entry] = []
         self.points = points
         self.prune_at = prune_at
+        self.selection = Selection.LAST
 
     def commit(self, entries: Sequence[Entry]) -> None:
         self.entries += entries
@@ -61,9 +63,11 @@ class Notebook:
     def measured(self, number: int, step: int, value: float) -> None:
         self.heard.append(("measured", number, step, value))
 
-    def ended(self, number: int | Trial, state: State | None = None, value: float | None = None) -> None:
-        if isinstance(number, int):
-            self.heard.append(("ended", number, state, value))
+    def ended(self, trial: Trial) -> None:
+        outcome = trial.outcome(SPEC.objective, self.selection) if trial.state is State.COMPLETED else None
+        told = ("ended", trial.number, trial.state, outcome[1] if outcome else None)
+        if self.heard[-1:] != [told]:  # the sampler hears it first, then the pruner
+            self.heard.append(told)
 
     def restore(self, history: Iterable[tuple[Trial, Mapping[str, object]]]) -> None:
         self.heard.append(("restore", len(list(history))))
@@ -226,6 +230,7 @@ def test_a_sampler_never_hears_of_values_that_are_not_finite() -> None:
 @pytest.mark.parametrize(("selection", "expected"), [(Selection.LAST, 3.0), (Selection.BEST, 1.0)])
 def test_the_selected_measurement_is_the_value_that_counts(selection: Selection, expected: float) -> None:
     notebook = Notebook()
+    notebook.selection = selection
     search = search_with(notebook, replace(SPEC, selection=selection))
     launched(search)
     search.measure(0, 1, [seen(1, 2.0), seen(2, 1.0), seen(3, 3.0), end()], 2)
@@ -318,7 +323,8 @@ def test_a_restored_study_launches_unfinished_trials_first_and_as_new_attempts()
     notebook = Notebook()
     second = search_with(notebook)
     second.restore(list(first.trials.values()), {n: {} for n in first.trials})
-    assert notebook.heard == [("restore", 3), ("record", 0, 10, 1), ("record", 1, 10, 1)]
+    ended = ("ended", 0, State.COMPLETED, 3.0)
+    assert notebook.heard == [("restore", 3), ("record", 0, 10, 1), ended, ("record", 1, 10, 1)]
     one, two = launched(second), launched(second)
     assert (one.context.number, one.context.attempt) == (1, 2)
     assert one.context.checkpoint == Path("/nowhere/trials/0001/c")
@@ -394,3 +400,151 @@ def test_a_study_that_had_failed_too_often_stays_ended_when_it_is_restored() -> 
     second.restore(list(first.trials.values()), {n: {} for n in first.trials})
     assert second.over
     assert second.conclude(9).outcome is Outcome.FAILED
+
+
+# -- programs that report one metric after the other ----------------------------------------------------
+
+
+def measured(step: int, **metrics: float) -> Report:
+    return Report(measurement=Measurement(step, metrics, time=step))
+
+
+def test_metrics_of_one_step_that_come_one_by_one_make_one_measurement() -> None:
+    notebook = Notebook()
+    search = search_with(notebook)
+    launched(search)
+    search.measure(0, 1, [measured(10, accuracy=0.5)], 2)
+    search.measure(0, 1, [measured(10, loss=2.0), measured(10, loss=9.0, accuracy=0.9)], 3)
+    assert search.trials[0].measurements == [Measurement(10, {"accuracy": 0.5, "loss": 2.0}, 10)]
+    assert [e.fact for e in notebook.entries[2:]] == [
+        measured(10, accuracy=0.5).measurement,
+        seen(10, 2.0).measurement,
+    ]
+    assert ("measured", 0, 10, 2.0) in notebook.heard
+    assert search.rejected == 1
+
+
+def test_a_silent_trial_holds_the_study_until_somebody_reports_the_objective() -> None:
+    search = search_with(Notebook())
+    launched(search), launched(search)
+    silent = Report(ending=Ending(State.FAILED, "metric tag loss never reported", silent=True))
+    search.measure(0, 1, [silent], 2)
+    search.released(0)
+    assert search.suggest(3) is None
+    assert not search.over
+    search.measure(1, 1, [seen(1, 2.0)], 4)
+    assert launched(search).context.number == 2
+
+
+def test_a_study_whose_first_trials_are_silent_ends_as_failed_and_says_why() -> None:
+    search = search_with(Notebook())
+    launched(search)
+    search.measure(0, 1, [Report(ending=Ending(State.FAILED, "never reported", silent=True))], 2)
+    assert not search.over
+    search.released(0)
+    assert search.over
+    ending = search.conclude(3)
+    assert ending.outcome is Outcome.FAILED
+    assert ending.reason == "no trial has reported the objective, so no further one starts: never reported"
+
+
+def test_a_trial_lacking_one_of_several_objectives_is_not_complete() -> None:
+    both = (SPEC.objective, Objective("speed", Goal.MAXIMIZE))
+    search = search_with(Notebook(), replace(SPEC, objectives=both))
+    launched(search)
+    search.measure(0, 1, [seen(1), end()], 2)
+    assert search.trials[0].ending == Ending(
+        State.FAILED, "metric speed was never reported as a finite number", 2
+    )
+
+
+# -- what a study knows from its start -----------------------------------------------------------------
+
+
+def test_known_trials_are_learned_from_but_neither_counted_nor_run_again() -> None:
+    first = search_with(Notebook())
+    complete(first, 3.0)
+    complete(first, 1.0)
+    notebook = Notebook()
+    search = search_with(notebook)
+    search.restore([], {}, [Known(trial) for trial in first.trials.values()])
+    assert notebook.heard[:2] == [("restore", 2), ("record", 0, 10, 1)]
+    assert [launched(search).context.number, launched(search).context.number] == [2, 3]
+    assert search.counts()[State.COMPLETED] == 0
+    assert search.best() is None
+    for number in (2, 3):
+        search.measure(number, 1, [seen(10), end()], 2)
+        search.released(number)
+    assert [complete(search), complete(search)] == [4, 5]
+    assert search.over, "maxTrials counts the new trials"
+
+
+# -- studyStoppingConfig -------------------------------------------------------------------------------
+
+
+def stopping(**rules: object) -> Search:
+    return search_with(Notebook(), replace(SPEC, max_trials=100, stopping=Stopping(**rules)))  # type: ignore[arg-type]
+
+
+def run_until_over(search: Search, values: Iterable[float]) -> int:
+    for done, value in enumerate(values):
+        if search.suggest(1000 * done) is None:
+            return done
+        number = max(search.trials)
+        search.measure(number, 1, [seen(1, value), end()], 1000 * done)
+        search.released(number)
+    raise AssertionError("the study goes on")
+
+
+@pytest.mark.parametrize(
+    ("rules", "trials", "reason"),
+    [
+        ({"max_trials": 3}, 3, "3 trials have started (maxNumTrials)"),
+        ({"max_runtime": 5.0}, 5, "it has run for 5 s (maximumRuntimeConstraint 5 s)"),
+        ({"max_end": 4500}, 5, "the end time of maximumRuntimeConstraint has come"),
+        ({"max_trials_no_progress": 4}, 6, "the best has not improved for 4 trials (maxNumTrialsNoProgress)"),
+        ({"max_seconds_no_progress": 3.0}, 4, "the best has not improved for 3 s (maxDurationNoProgress)"),
+        ({"max_trials": 3, "min_runtime": 7.0}, 7, "7 trials have started (maxNumTrials)"),
+        ({"max_trials": 3, "min_end": 6500}, 7, "7 trials have started (maxNumTrials)"),
+        ({"max_trials": 3, "min_trials": 8}, 8, "8 trials have started (maxNumTrials)"),
+        ({"max_runtime": 5.0, "min_trials": 8}, 5, "it has run for 5 s (maximumRuntimeConstraint 5 s)"),
+    ],
+)
+def test_a_study_stops_by_the_rules_of_its_file_in_their_order(
+    rules: dict[str, object], trials: int, reason: str
+) -> None:
+    search = stopping(**rules)
+    # The second trial is the best.
+    assert run_until_over(search, [3.0, 1.0, *[2.0] * 20]) == trials
+    assert search.over
+    ending = search.conclude(10**6)
+    assert ending.outcome is Outcome.COMPLETED
+    assert ending.reason == f"{trials} of {trials} trials completed; stopped because {reason}"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_running_trials_go_on_unless_the_study_shall_stop_as_soon_as_possible(at_once: bool) -> None:
+    search = stopping(max_runtime=5.0, as_soon_as_possible=at_once)
+    launched(search), launched(search)
+    assert search.measure(0, 1, [seen(1)], 4999)
+    assert search.measure(0, 1, [seen(2)], 5000) is not at_once
+    assert search.suggest(5001) is None
+    assert not search.over
+    if not at_once:
+        search.measure(0, 1, [seen(3), end()], 6000)
+    ending = search.trials[0].ending
+    assert ending
+    assert ending.state is (State.PRUNED if at_once else State.COMPLETED)
+    assert ("the study stops as soon as possible: it has run for 5 s" in ending.reason) is at_once
+
+
+def test_no_progress_is_counted_over_a_restart() -> None:
+    first = stopping(max_trials_no_progress=3)
+    for value in (1.0, 2.0, 2.0):
+        complete(first, value)
+    second = stopping(max_trials_no_progress=3)
+    second.restore(list(first.trials.values()), {n: {} for n in first.trials})
+    assert launched(second).context.number == 3
+    second.measure(3, 1, [seen(1, 2.0), end()], 5)
+    assert second.suggest(6) is None
+    assert second.over

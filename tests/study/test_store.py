@@ -29,6 +29,7 @@ from hpsearch.study.trial import (
     Checkpoint,
     Ending,
     Entry,
+    Known,
     Measurement,
     Outcome,
     State,
@@ -335,3 +336,25 @@ sys.stdin.read()
     assert [trial.uid for trial in history.trials] == ["u-0"]
     assert history.epoch == 2
     store.close()
+
+
+def test_the_trials_that_a_study_knows_from_its_start_are_read_back_and_proven(tmp_path: Path) -> None:
+    ended = Trial(7, "u-7", {"x": 0.25, "optimizer": "sgd"}, 5, [Attempt(1, 6), Attempt(2, 9, 10)])
+    ended.measurements = [
+        Measurement(10, {"loss": math.nan, "acc": 0.5}, 7),
+        Measurement(20, {"loss": 1.5}, 8),
+    ]
+    ended.ending = Ending(State.PRUNED, "too bad", 9)
+    known = Known(ended, {"internal": {"x": 0.75}})
+    spec = parse(YAML).spec
+    assert spec
+    Store.create(Study("s", "v", 1, spec, tmp_path / "s"), "uri", [known]).close()
+    reader = StoreReader(tmp_path / "s")
+    (found,) = reader.history().known
+    assert repr(found) == repr(known)  # NaN is not equal to itself
+    assert reader.history().trials == []
+    reader.close()
+    with sqlite3.connect(tmp_path / "s" / DATABASE) as connection:
+        connection.execute("UPDATE known SET ended = 10")
+    with pytest.raises(StoreDamaged, match="table known"):
+        StoreReader(tmp_path / "s").history()
