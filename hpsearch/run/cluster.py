@@ -14,6 +14,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,14 @@ def run(search: Search, *, address: str | None = None) -> None:
         tempfile.TemporaryDirectory(prefix="hps-", dir=short, ignore_cleanup_errors=True) as scratch,
         _ray(address, scratch),
     ):
-        slots = _preflight(search.study.spec.resources, search.study.spec.max_parallel_trials, address)
-        search.limit(slots)
+        spec = search.study.spec
+        resources = _within_reach(spec.resources)
+        slots = _preflight(resources, spec.max_parallel_trials, address)
+        search.limit(slots, resources.gpu)
         desk = Desk(search)
         with heard_signals(desk.stop):
             try:
-                _tuner(desk, search.study.spec.resources, slots, Path(scratch)).fit()
+                _tuner(desk, resources, slots, Path(scratch)).fit()
             except (TuneError, RayError) as error:
                 desk.failure = desk.failure or error
         desk.raise_failure()
@@ -124,6 +127,17 @@ def _knock(address: str) -> None:
             f"no Ray at {address}: {error}",
             hint="start one there with `ray start --head`, or leave out --address",
         ) from error
+
+
+def _within_reach(resources: Resources) -> Resources:
+    """What a trial asks for, with no more GPUs than the best node has where a machine's name stood for them."""
+    there = max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+    if not resources.hinted or resources.gpu <= there:
+        return resources
+    log.warning(
+        "the file's machine has %g GPUs, the best one here %g: a trial gets %g", resources.gpu, there, there
+    )
+    return replace(resources, gpu=there)
 
 
 def _preflight(resources: Resources, parallel: int, address: str | None) -> int:

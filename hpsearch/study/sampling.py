@@ -100,7 +100,7 @@ class OptunaSampler:
             if drawn.keys() != before_drawn.keys():
                 # Optuna's own trial keeps what was drawn, which is of another branch of the space.
                 self._study.tell(asked, state=TrialState.FAIL)
-                self._study.add_trial(self._running(drawn, attributes))
+                self._study.add_trial(self._running(number, drawn, attributes))
                 self._numbers[number] = asked.number + 1
         self._settle(number, drawn)
         self._points.add(params)
@@ -250,10 +250,9 @@ class OptunaSampler:
                 raise ValueError(f"{parameter.name} = {value!r} does not come from {internal!r}")
             drawn[key] = internal
         self._points.add(trial.params)
-        system = self._system(attributes)
-        for key, kept in _whole_numbers(
-            attributes.get("study", {}), _STUDY_ATTRIBUTE, len(self._numbers)
-        ).items():
+        most = max(trial.number, len(self._numbers))
+        system = self._system(attributes, most)
+        for key, kept in _whole_numbers(attributes.get("study", {}), _STUDY_ATTRIBUTE, most).items():
             self._storage.set_study_system_attr(self._study_id, key, kept)
         values = trial.outcomes(self._spec)
         state = TrialState.RUNNING if trial.ending is None else _told(trial.state, values)
@@ -271,18 +270,20 @@ class OptunaSampler:
             system_attrs=system,
         )
 
-    def _running(self, drawn: Mapping[str, Value], attributes: Mapping[str, Any]) -> FrozenTrial:
+    def _running(self, number: int, drawn: Mapping[str, Value], attributes: Mapping[str, Any]) -> FrozenTrial:
         """A trial that is about to start, in Optuna's form."""
         return optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(drawn),
             distributions={key: self._distributions[key] for key in drawn},
-            system_attrs=self._system(attributes),
+            system_attrs=self._system(attributes, max(number, len(self._numbers))),
         )
 
-    def _system(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """What a sampler keeps with a trial, in Optuna's form."""
-        most = len(self._numbers)  # no generation, sequence index or parent is beyond the trials before
+    def _system(self, attributes: Mapping[str, Any], most: int) -> dict[str, Any]:
+        """What a sampler keeps with a trial, in Optuna's form.
+
+        No generation, sequence index or parent is beyond `most`, the number of trials before.
+        """
         system: dict[str, Any] = _whole_numbers(attributes.get("trial", {}), _TRIAL_ATTRIBUTE, most)
         if optimizer := attributes.get("optimizer"):
             system[f"{_OPTIMIZER}:0"] = _optimizer_from_json(optimizer, self._dimensions())

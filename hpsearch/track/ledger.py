@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hpsearch.spec.model import Params, Spec
+from hpsearch.spec.model import Params, Selection, Spec
+from hpsearch.study.search import broken
 from hpsearch.study.trial import Attempt, Change, Ending, Measurement, State, StudyEnding, Trial
 from hpsearch.track.rows import Point, clean_name
 
@@ -50,13 +51,15 @@ class Ledger:
     """What must be known of the past to tell the news; its size is that of the running trials."""
 
     def __init__(self, spec: Spec) -> None:
-        self._objective = spec.objective
-        self._selection = spec.selection
+        self._spec = spec
+        limits = [(constraint.objective, Selection.LAST) for constraint in spec.constraints]
+        self._counts = [*((objective, spec.selection) for objective in spec.objectives), *limits]
         self._live: dict[int, Trial] = {}
         self._uids: dict[int, str] = {}
         self._completed = 0
         self._ended = False
         self._best: Best | None = None
+        self._costs: tuple[float, ...] = ()
 
     def fold(self, changes: Iterable[Change]) -> News:
         """Take in facts in the order of the store; return what they change."""
@@ -104,18 +107,24 @@ class Ledger:
     def _remember(self, trial: Trial, measurement: Measurement) -> None:
         """Append a measurement and drop those that neither count nor are the last."""
         trial.measurements.append(measurement)
-        outcome = trial.outcome(self._objective, self._selection)
-        metric = self._objective.metric
-        counting = next((m for m in trial.measurements if (m.step, m.metrics.get(metric)) == outcome), None)
-        trial.measurements[:] = [m for m in trial.measurements if m is counting or m is measurement]
+        kept = {id(measurement)}
+        for objective, selection in self._counts:
+            outcome = trial.outcome(objective, selection)
+            found = (m for m in trial.measurements if (m.step, m.metrics.get(objective.metric)) == outcome)
+            kept.add(id(next(found, None)))
+        trial.measurements[:] = [m for m in trial.measurements if id(m) in kept]
 
     def _compare(self, news: News, trial: Trial, ending: Ending) -> None:
         if ending.state is not State.COMPLETED:
             return
         self._completed += 1
-        outcome = trial.outcome(self._objective, self._selection)
-        if outcome is None or (self._best and not self._objective.better(outcome[1], self._best.value)):
+        objectives = self._spec.objectives
+        outcome, values = trial.outcome(objectives[0], self._spec.selection), trial.outcomes(self._spec)
+        if outcome is None or values is None or broken(trial, self._spec):
             return
-        self._best = Best(trial.number, trial.uid, trial.params, *outcome)
-        name = clean_name(f"best/{self._objective.metric}")
+        costs = tuple(objective.cost(value) for objective, value in zip(objectives, values, strict=True))
+        if self._best and costs >= self._costs:
+            return
+        self._best, self._costs = Best(trial.number, trial.uid, trial.params, *outcome), costs
+        name = clean_name(f"best/{objectives[0].metric}")
         news.points.append(Point(name, outcome[1], ending.time, self._completed))

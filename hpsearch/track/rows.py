@@ -137,6 +137,7 @@ def study_tags(study: Study) -> dict[str, str]:
             "seed": str(spec.sampler.seed),
             "sampler": spec.sampler.type.value,
             "pruner": spec.pruner.type.value,
+            "previous": spec.previous,
             "versions": ", ".join(f"{package} {version}" for package, version in study.versions.items()),
         }
     )

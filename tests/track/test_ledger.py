@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow_facts import Facts, make_facts
 
-from hpsearch.spec.model import Goal, Objective, Selection
+from hpsearch.spec.model import Constraint, Goal, Objective, Selection
 from hpsearch.study.trial import Attempt, Outcome, State
 from hpsearch.track.ledger import Ledger
 
@@ -109,3 +109,21 @@ def test_a_measurement_after_the_ending_is_news_and_changes_nothing_else(facts: 
 def test_facts_of_an_unknown_trial_are_passed_over(facts: Facts) -> None:
     facts.measure(7, 10, loss=1.0)
     assert Ledger(facts.study.spec).fold(facts.changes).trials == {}
+
+
+def test_the_best_of_several_objectives_is_safe_and_the_best_in_the_first(facts: Facts) -> None:
+    spec = replace(
+        facts.study.spec,
+        objectives=(Objective("loss", Goal.MINIMIZE), Objective("speed", Goal.MAXIMIZE)),
+        constraints=(Constraint(Objective("memory", Goal.MINIMIZE), 2.0),),
+    )
+    for number, (loss, speed, memory) in enumerate(((0.5, 1.0, 1.0), (0.1, 9.0, 3.0), (0.5, 2.0, 2.0))):
+        facts.suggest(number)
+        # One metric after the other, the objective first: the others must not push it out.
+        facts.measure(number, 10, loss=loss)
+        facts.measure(number, 20, speed=speed)
+        facts.measure(number, 30, memory=memory)
+        facts.measure(number, 40, other=1.0)
+        facts.end(number)
+    facts.trial(3, loss=0.01)
+    assert fold(Ledger(spec), facts) == ([0.5, 0.5], 2)
