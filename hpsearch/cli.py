@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hpsearch.errors import HpsearchError, NoSuccess, SpecError, StoreDamaged, UsageError
-from hpsearch.show import answers, lines
+from hpsearch.show import answers, lines, resources
 from hpsearch.show.console import Console
 from hpsearch.track.uri import default_uri, redact
 
@@ -41,6 +41,7 @@ Local = Annotated[
     bool, typer.Option("--local", help="Run trials in this process, one at a time, without Ray.")
 ]
 Address = Annotated[str | None, typer.Option("--address", help="The Ray cluster to join.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Take every warning about the file for an error.")]
 TrackingUri = Annotated[str | None, typer.Option("--tracking-uri", help="Where MLflow is.")]
 
 
@@ -62,12 +63,12 @@ def root(
 
 
 @app.command()
-def check(file: File, as_json: AsJson = False) -> None:
+def check(file: File, strict: Strict = False, as_json: AsJson = False) -> None:
     """Say what a search-space file means, or every mistake in it."""
     from hpsearch.spec.reading import read
 
     with _console(as_json) as console:
-        reading = read(file)
+        reading = read(file, strict=strict)
         if as_json:
             console.json(answers.check(reading))
         else:
@@ -87,12 +88,13 @@ def run(
     local: Local = False,
     address: Address = None,
     tracking_uri: TrackingUri = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the study that a file describes, to its end."""
     from hpsearch import sweep
 
-    options = sweep.Options(home, study, resume, local, address, tracking_uri)
+    options = sweep.Options(home, study, resume, local, address, tracking_uri, strict)
     with _console(as_json) as console:
         try:
             result = sweep.run(file, options, console)
@@ -140,11 +142,22 @@ def list_studies(home: Home = HOME, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(study: Name, home: Home = HOME, as_json: AsJson = False) -> None:
+def show(
+    study: Name,
+    home: Home = HOME,
+    resource: Annotated[
+        Literal["cloudml", "vertex"] | None,
+        typer.Option("--format", help="Print the services' resource instead: a Job, or a tuning job."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show a study: its state, counts, best trial and places."""
-    with _console(as_json) as console:
+    with _console(as_json or resource is not None) as console:
         history, owned = _read(_find(home, study))
-        if as_json:
+        if resource is not None:
+            printed = resources.cloudml if resource == "cloudml" else resources.vertex
+            console.json(printed(history, owned))
+        elif as_json:
             console.json(_shown(history, owned))
         else:
             console.shown(history, owned=owned, tracking_uri=redact(history.tracking_uri))
@@ -172,9 +185,21 @@ def best(study: Name, home: Home = HOME, as_json: AsJson = False) -> None:
         else:
             console.best(history)
         if answer["trial"] is None:
-            raise NoSuccess(
-                f"no trial of study {study!r} has completed", hint=f"see `hpsearch trials {study}`"
-            )
+            raise NoSuccess(lines.nobody(history), hint=f"see `hpsearch trials {study}`")
+
+
+@app.command()
+def schema(
+    dialect: Annotated[
+        Literal["cloud_ml_engine", "vertex_ai", "hpsearch"] | None,
+        typer.Argument(metavar="[DIALECT]", help="cloud_ml_engine, vertex_ai or hpsearch [any of them]."),
+    ] = None,
+) -> None:
+    """Print the JSON schema of search-space files, for editors."""
+    from hpsearch.spec.schema import schema as made
+
+    with _console(True) as console:
+        console.json(made(dialect))
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import uuid
@@ -15,18 +15,21 @@ from pathlib import Path
 from typing import Protocol
 
 from hpsearch.errors import HpsearchError, SpecError, UsageError
+from hpsearch.run.contract import INTERPRETERS
 from hpsearch.run.local import now
 from hpsearch.run.signals import heard_signals
 from hpsearch.spec.model import Spec
 from hpsearch.spec.reading import read
 from hpsearch.study.history import History, StoreReader, holds_study
+from hpsearch.study.lineage import inherit
 from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search, trial_directory
 from hpsearch.study.store import Store
-from hpsearch.study.trial import Checkpoint, Entry, Outcome, Study, StudyEnding, Trial
+from hpsearch.study.trial import Checkpoint, Entry, Known, Outcome, Study, StudyEnding, Trial
 from hpsearch.track.outbox import Outbox
 from hpsearch.track.uri import default_uri
+from hpsearch.train.form import find
 
 EXIT_CODES: Mapping[Outcome, int] = {
     Outcome.COMPLETED: 0,
@@ -49,7 +52,10 @@ STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run a study, beside what its file says; `resume` is auto, never or must."""
+    """How to run a study, beside what its file says; `resume` is auto, never or must.
+
+    `strict`: warnings about the file are errors.
+    """
 
     home: Path
     study: str | None = None
@@ -57,6 +63,7 @@ class Options:
     local: bool = False
     address: str | None = None
     tracking_uri: str | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     """
     if options.resume not in ("auto", "never", "must"):
         raise UsageError(f"--resume {options.resume!r} is none of auto, never, must")
-    spec = _valid_spec(file)
+    spec = _valid_spec(file, strict=options.strict)
     if options.study is not None:
         _check_name(options.study)
         if options.resume != "never" and holds_study(options.home / options.study):
@@ -96,7 +103,7 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
             else "--resume must needs --study",
             hint="`hpsearch list` names the studies here",
         )
-    _check_module(spec, _python_path(spec))
+    _check_trainer(spec, _python_path(spec))
     name = options.study or _free_name(options.home, file.stem)
     _check_name(name)
     # Absolute, so that a resume from elsewhere finds the trainer beside the file.
@@ -111,7 +118,29 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
         versions=_versions(),
     )
     uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
-    return _drive(Store.create(study, uri), options, watcher, resumed=False)
+    known = _known(spec, options.home)
+    return _drive(Store.create(study, uri, known), options, watcher, resumed=False)
+
+
+def _known(spec: Spec, home: Path) -> tuple[Known, ...]:
+    """The trials of the study that resumePreviousJobId names; UsageError if none, or of another space."""
+    if spec.previous is None:
+        return ()
+    directory = home / spec.previous
+    if not STUDY_NAME.fullmatch(spec.previous) or not holds_study(directory):
+        raise UsageError(
+            f"resumePreviousJobId {spec.previous!r} names no study in {home}",
+            hint="`hpsearch list` names the studies there; remove it to start anew",
+        )
+    return inherit(spec, _history(directory))
+
+
+def _history(directory: Path) -> History:
+    reader = StoreReader(directory)
+    try:
+        return reader.history()
+    finally:
+        reader.close()
 
 
 def _check_name(name: str) -> None:
@@ -124,11 +153,7 @@ def _check_name(name: str) -> None:
 
 def _go_on(spec: Spec, name: str, options: Options, watcher: Watcher) -> Result:
     """Resume the study of a file; an edited file would otherwise be ignored in silence."""
-    reader = StoreReader(options.home / name)
-    try:
-        stored = reader.history().study.spec
-    finally:
-        reader.close()
+    stored = _history(options.home / name).study.spec
     if stored.sha256 != spec.sha256:
         raise UsageError(
             f"{spec.source} is not the file that study {name!r} was started with",
@@ -153,7 +178,7 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
             journal = _Journal(store, watcher, history.trials)
             path = _python_path(study.spec)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
-            search.restore(history.trials, history.attributes)
+            search.restore(history.trials, history.attributes, history.known)
             with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
                 try:
                     watcher.started(study, search, history.tracking_uri, resumed)
@@ -165,19 +190,15 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
             problem = outbox.problem
     finally:
         store.close()
-    reader = StoreReader(store.directory)
-    try:
-        left = 0 if delivered else store.lsn - outbox.offset
-        return Result(reader.history(), ending, left, problem)
-    finally:
-        reader.close()
+    left = 0 if delivered else store.lsn - outbox.offset
+    return Result(_history(store.directory), ending, left, problem)
 
 
 def _run_to_end(search: Search, options: Options) -> StudyEnding:
     """Run what is left of a study; also what prevents that becomes its ending, before it is raised."""
     try:
         if not search.over:
-            _check_module(search.study.spec, _python_path(search.study.spec))
+            _check_trainer(search.study.spec, _python_path(search.study.spec))
             _execute(search, options)
     except HpsearchError as error:
         search.stop(Outcome.INTERRUPTED, error.message, now())
@@ -251,8 +272,8 @@ class _Journal:
                 (trial_directory(self._store.directory, number) / known.pop(0).name).unlink()
 
 
-def _valid_spec(file: Path) -> Spec:
-    reading = read(file)
+def _valid_spec(file: Path, *, strict: bool) -> Spec:
+    reading = read(file, strict=strict)
     if reading.spec is None:
         raise SpecError(
             f"{file} is not valid: {len(reading.errors)} error{'s' * (len(reading.errors) != 1)}",
@@ -266,24 +287,18 @@ def _python_path(spec: Spec) -> tuple[str, ...]:
     return tuple(dict.fromkeys((str(Path.cwd()), str(Path(spec.source).absolute().parent))))
 
 
-def _check_module(spec: Spec, python_path: Sequence[str]) -> None:
-    """Raise UsageError if the trainer's module cannot be found; it is not imported here."""
-    if not spec.module:
+def _check_trainer(spec: Spec, python_path: Sequence[str]) -> None:
+    """Raise UsageError if what a trial runs cannot be found; nothing is imported here."""
+    if spec.program.command:
+        word = spec.program.command[0]
+        if word not in INTERPRETERS and shutil.which(word) is None:
+            raise UsageError(f"command {word!r} cannot be found", hint="install it, or give its path")
+    elif not spec.module:
         raise UsageError(
-            f"{spec.source} names no pythonModule: nothing to run", hint="set trainingInput.pythonModule"
+            f"{spec.source} names no pythonModule and no command: nothing to run",
+            hint="name one in the file, or in its hpsearch: block",
         )
-    earlier = list(sys.path)
-    sys.path[:0] = python_path
-    try:
-        importlib.invalidate_caches()
-        found = importlib.util.find_spec(spec.module)
-    except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"pythonModule {spec.module!r} cannot be found: {error}", hint=_where(python_path)
-        ) from error
-    finally:
-        sys.path[:] = earlier
-    if found is None:
+    elif find(spec.module, python_path) is None:
         raise UsageError(f"pythonModule {spec.module!r} cannot be found", hint=_where(python_path))
 
 

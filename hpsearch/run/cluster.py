@@ -130,7 +130,7 @@ def _knock(address: str) -> None:
 
 
 def _within_reach(resources: Resources) -> Resources:
-    """What a trial asks for, with no more GPUs than the best node has where a machine's name stood for them."""
+    """What a trial asks for; where a machine's name stood for GPUs, no more than the best node has."""
     there = max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
     if not resources.hinted or resources.gpu <= there:
         return resources

@@ -1,4 +1,4 @@
-"""A runner in this process, one trial after another: for debuggers and for tests."""
+"""A runner without Ray, one trial after another: modules in this process, for debuggers and for tests."""
 
 from __future__ import annotations
 
@@ -9,30 +9,70 @@ import threading
 import time
 from collections.abc import Callable
 
-from hpsearch.run.process import EXECUTE
+from hpsearch.run.attempt import EXECUTE_MODULE
+from hpsearch.run.process import Slot
 from hpsearch.run.signals import heard_signals
+from hpsearch.run.wire import decode
 from hpsearch.study.search import Search
 from hpsearch.study.trial import Launch, Outcome, Report
+from hpsearch.train.form import is_program
 
+EXECUTE_COMMAND = "hpsearch.run.attempt:execute_command"
+POLL = 0.5  # seconds, after which stops are heard
 log = logging.getLogger(__name__)
 
 
-def run(search: Search, *, execute: str = EXECUTE) -> None:
-    """Run the study to its end or until a signal; trials share this process and print to its terminal.
+def run(search: Search) -> None:
+    """Run the study to its end or until a signal.
 
-    There is no process to limit or to lose here: `trialTimeout` and further attempts need the cluster.
+    A module of ours shares this process and prints to its terminal: there is no process to limit or to lose.
+    A program has one, and so a trialTimeout, further attempts, and its output in a file.
     """
-    trial: Callable[[Launch, Callable[[Report], bool]], None] = pkgutil.resolve_name(execute)
-    if search.study.spec.limits.trial_timeout is not None:
-        log.warning("trialTimeout is not kept with --local: a trial has no process of its own here")
+    slot = Slot(preload=(), execute=EXECUTE_COMMAND)
     deadline = Deadline(search)
+    apart: bool | None = None
     with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
         while (launch := search.suggest(now())) is not None:
-            launch.context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            listener = _Listener(search, launch, deadline)
-            trial(launch, listener.report)
-            listener.finish()
+            if apart is None:  # one module, one form
+                apart = is_program(launch)
+                if not apart and launch.timeout is not None:
+                    log.warning("trialTimeout is not kept with --local: a trial has no process of its own here")
+            if apart:
+                _run_apart(search, slot, launch, deadline)
+            else:
+                _run_here(search, launch, deadline)
             search.released(launch.context.number)
+
+
+def _run_here(search: Search, launch: Launch, deadline: Deadline) -> None:
+    launch.context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    trial: Callable[[Launch, Callable[[Report], bool]], None] = pkgutil.resolve_name(EXECUTE_MODULE)
+    listener = _Listener(search, launch, deadline)
+    trial(launch, listener.report)
+    listener.finish()
+
+
+def _run_apart(search: Search, slot: Slot, launch: Launch | None, deadline: Deadline) -> None:
+    """Run a program's attempts until its trial has ended or must stop."""
+    try:
+        while launch is not None:
+            slot.start(launch)
+            launch = _follow(search, slot, launch, deadline)
+    finally:
+        slot.kill()
+
+
+def _follow(search: Search, slot: Slot, launch: Launch, deadline: Deadline) -> Launch | None:
+    """Hear one attempt to its end; the next attempt where it was lost, else None."""
+    number, attempt = launch.context.number, launch.context.attempt
+    while True:
+        heard = slot.poll(POLL)
+        deadline.check()
+        if not search.measure(number, attempt, [decode(line) for line in heard.lines], now()):
+            return None
+        if heard.lost:
+            log.warning("trial %d: %s", number, heard.lost)
+            return search.lost(number, attempt, heard.lost, now())
 
 
 class Deadline:

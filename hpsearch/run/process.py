@@ -6,32 +6,32 @@ Hides multiprocessing's fork server, process groups, signals and time limits fro
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import multiprocessing
 import os
-import pkgutil
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
+from hpsearch.run import child
+from hpsearch.run.kin import kill_descendants
 from hpsearch.run.wire import encode, is_ending
 from hpsearch.study.trial import Ending, Launch, Report, State
 
-PRELOAD = ("hpsearch.run.process", "hpsearch.train.preload")
-EXECUTE = "hpsearch.train.trial:execute"
+PRELOAD = ("hpsearch.run.child", "hpsearch.run.attempt", "hpsearch.train.preload")
+EXECUTE = "hpsearch.run.attempt:execute"
 # Reports travel together, because each trip costs the driver milliseconds that short trials would feel: a
 # first one waits for others a tenth of the trial's age, within these bounds (seconds). Where no decision
 # waits for them it is always the longest, but for the first report of a slot, which shows that it lives.
 SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 1.0
-PR_SET_PDEATHSIG = 1
+# What the supervisor of a program needs beyond the program's grace to end what is left of it (seconds).
+SUPERVISION = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,13 @@ class Heard:
 
 
 class Slot:
-    """A place where trials run one after another: one fork server and at most one trial's process."""
+    """A place where trials run one after another: one fork server and at most one trial's process.
+
+    With nothing to preload there is no server: each trial starts in an interpreter of its own.
+    """
 
     def __init__(self, preload: Sequence[str] = PRELOAD, execute: str = EXECUTE) -> None:
-        self._context = multiprocessing.get_context("forkserver")
+        self._context: Any = multiprocessing.get_context("forkserver" if preload else "spawn")
         self._execute = execute
         self._process: Any = None
         self._reader: Connection | None = None
@@ -56,6 +59,9 @@ class Slot:
         self._lives = False
         self._started = 0.0
         self._deadline = math.inf
+        self._grace = 0.0
+        if not preload:
+            return
         # One BLAS thread: a fork copies only the forking thread, and the locks of others stay taken.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = "1"
@@ -69,9 +75,10 @@ class Slot:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         reader, writer = self._context.Pipe(duplex=False)
         arguments = (self._execute, json.dumps(launch.to_json()), writer, str(log))
-        process = self._context.Process(target=_main, args=arguments)
+        process = self._context.Process(target=child.main, args=arguments)
         try:
-            process.start()
+            with _without_main():
+                process.start()
         except BaseException:
             reader.close()
             raise
@@ -79,7 +86,7 @@ class Slot:
             writer.close()
         os.set_blocking(reader.fileno(), False)
         self._process, self._reader, self._buffer = process, reader, b""
-        self._timeout = launch.timeout
+        self._timeout, self._grace = launch.timeout, launch.grace
         self._judged = launch.judged
         self._started = time.monotonic()
         self._deadline = self._started + (launch.timeout or math.inf)
@@ -113,12 +120,23 @@ class Slot:
                 return Heard(lines)
 
     def kill(self) -> None:
-        """Kill the trial's process group, so that nothing of the trial is left running."""
+        """End the trial's process, by SIGKILL if SIGTERM and the grace were not enough, and all it left."""
+        self._end()
+
+    def _end(self) -> list[str]:
+        """The same; returns what the trial said meanwhile."""
         if self._process is None:
-            return
+            return []
+        lines: list[str] = []
         if self._reader is None:
             self._process.join(0.2)  # it has said its last word and is about to exit by itself
         if self._process.exitcode is None:
+            self._process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGCONT)  # one that was stopped must go on to hear it
+            lines = self._last_words(self._grace + SUPERVISION)
+        if self._process.exitcode is None:
+            kill_descendants(self._process.pid)
             self._process.kill()  # it may be too young to have its group
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -126,6 +144,22 @@ class Slot:
         self._process.close()
         self._process = None
         self._hang_up()
+        return lines
+
+    def _last_words(self, seconds: float) -> list[str]:
+        """What the process says until its end or for some seconds: it must not wait for a reader."""
+        if self._reader is None:
+            self._process.join(seconds)
+            return []
+        lines: list[str] = []
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            connection.wait([self._reader, self._process.sentinel], left)
+            dead = self._process.exitcode is not None
+            lines += self._read()
+            if dead:
+                break
+        return lines
 
     def _closed(self, heard: Heard) -> Heard:
         self._hang_up()
@@ -154,80 +188,33 @@ class Slot:
         """A process that ended without saying how: a signal loses the attempt, an exit fails the trial."""
         code = self._process.exitcode
         if code < 0:
-            return Heard(
-                lines, lost=f"its process was killed by signal {-code} ({signal.Signals(-code).name})"
-            )
+            return Heard(lines, lost=f"its process was killed by signal {-code} ({_name(-code)})")
         if code == 255:
             return Heard(lines, lost="its process ended with its fork server")
         reason = f"its process exited with code {code} before the trial was finished"
         return Heard([*lines, encode(Report(ending=Ending(State.FAILED, reason)))])
 
     def _timed_out(self, lines: list[str]) -> Heard:
-        self.kill()
+        # What it says of its end is not why it ended.
+        lines += [line for line in self._end() if not is_ending(line)]
         reason = f"trialTimeout: not finished after {self._timeout:g} s"
         return Heard([*lines, encode(Report(ending=Ending(State.FAILED, reason)))])
 
 
-def _main(execute: str, launch: str, writer: Connection, log: str) -> None:
-    """The trial's own process: alone in its group, tied to its parent's life, its output in a file."""
-    _leave_home()
-    _redirect(log)
-    sender = _Sender(writer.fileno())
-    run: Callable[[Launch, Callable[[Report], bool]], None] = pkgutil.resolve_name(execute)
-    run(Launch.from_json(json.loads(launch)), sender.report)
-    sender.finish()
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the nameless real-time signals
+        return signal.strsignal(number) or "unknown"
 
 
-def _leave_home() -> None:
-    """Make an own process group that dies with the fork server, and let the server die with its owner.
-
-    A child inherits the write end of the server's "alive" pipe: the server, waiting for its end, would
-    outlive a killed owner as long as one child lives.
-    """
-    os.setpgid(0, 0)
-    server = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != server:
-        os._exit(1)
-    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to hear
-    # A trainer's own workers (a DataLoader's) start as they would in a program of its own.
-    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
-    sys.argv[:] = ["hpsearch-trial"]
-
-
-def _redirect(log: str) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-
-
-class _Sender:
-    """Writes reports without ever waiting: what the pipe cannot take now is kept for the next time."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._backlog = b""
-        self._lock = threading.Lock()
-        os.set_blocking(descriptor, False)
-
-    def report(self, report: Report) -> bool:
-        """Send a report; always True, because a trial that must stop is killed."""
-        with self._lock:
-            self._backlog += encode(report).encode() + b"\n"
-            self._flush()
-        return True
-
-    def finish(self) -> None:
-        """Wait until everything is written."""
-        with self._lock:
-            os.set_blocking(self._descriptor, True)
-            self._flush()
-
-    def _flush(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._backlog:
-                self._backlog = self._backlog[os.write(self._descriptor, self._backlog) :]
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the driver's main module, which multiprocessing would run again in the child."""
+    main = vars(sys.modules["__main__"])
+    hidden: dict[str, Any] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(hidden)

@@ -9,8 +9,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.spec.model import Categorical, Discrete, Double, Integer, Parameter, Problem, Reading, Scale
-from hpsearch.study.search import best_of
+from hpsearch.spec.model import (
+    Categorical,
+    Discrete,
+    Double,
+    Integer,
+    Objective,
+    Parameter,
+    Problem,
+    Reading,
+    Scale,
+    SearchSpace,
+    Spec,
+    key_of,
+)
+from hpsearch.study.front import best_of, front_of
 from hpsearch.study.trial import State, Study, Trial
 
 if TYPE_CHECKING:  # `check` answers without loading the store's library
@@ -39,24 +52,27 @@ def check(reading: Reading) -> Json:
         "valid": spec is not None,
         "errors": [_problem(problem) for problem in reading.errors],
         "warnings": [_problem(problem) for problem in reading.warnings],
-        "parameters": [parameter(p) for p in spec.space.parameters] if spec else [],
-        "objectives": [{"metric": o.metric, "goal": str(o.goal)} for o in spec.objectives] if spec else [],
+        "parameters": parameters(spec.space) if spec else [],
+        "objectives": _objectives(spec) if spec else [],
         "maxTrials": spec.max_trials if spec else None,
         "maxParallelTrials": spec.max_parallel_trials if spec else None,
     }
 
 
-def parameter(found: Parameter) -> Json:
-    """One parameter; what does not apply to its type is null."""
-    answer: Json = {"name": found.name, "type": "", "min": None, "max": None, "values": None, "scale": None}
-    match found:
-        case Double() | Integer():
-            answer |= {"type": type(found).__name__.upper(), "min": found.low, "max": found.high}
-        case Discrete() | Categorical():
-            answer |= {"type": type(found).__name__.upper(), "values": list(found.values)}
-    if not isinstance(found, Categorical):
-        answer["scale"] = SCALES[found.scale]
-    return answer | {"condition": None}
+def parameters(space: SearchSpace) -> list[Json]:
+    """The parameters in the order of the file; what does not apply to one is null.
+
+    `condition` names the parent and its values for which the parameter is active.
+    """
+    names = {key_of(each): each.name for each in space.parameters}
+    answers = []
+    for each in space.parameters:
+        condition = each.condition and {
+            "parent": names[each.condition.parent],
+            "values": list(each.condition.values),
+        }
+        answers.append(_parameter(each) | {"condition": condition})
+    return answers
 
 
 def trials(history: History) -> Json:
@@ -67,44 +83,69 @@ def trials(history: History) -> Json:
 
 def trial(found: Trial, study: Study) -> Json:
     """One trial; `step` is the last measured, `attempts` a number, the times are UTC."""
+    values = objectives_of(found, study.spec)
     return {
         "number": found.number,
         "uid": found.uid,
         "state": str(found.state),
         "reason": found.ending.reason if found.ending else None,
-        "params": {name: _strict(value) for name, value in found.params.items()},
+        "params": {name: strict(value) for name, value in found.params.items()},
         "step": found.step,
-        "objective": objective_of(found, study),
+        "objective": values[study.spec.objective.metric],
+        "objectives": values,
         "attempts": len(found.attempts),
         "started": moment(found.attempts[0].started if found.attempts else None),
         "ended": moment(found.ending.time if found.ending else None),
     }
 
 
-def objective_of(found: Trial, study: Study) -> float | None:
-    """The value that counts; the last finite one where nothing counts yet or ever; infeasible: None."""
-    objective = study.spec.objective
+def seen(found: Trial, objective: Objective, spec: Spec) -> tuple[int, float] | None:
+    """The (step, value) that counts; the last finite one where none counts yet or ever; infeasible: None."""
     if found.state is State.INFEASIBLE:
         return None
     if found.state is State.COMPLETED:
-        outcome = found.outcome(objective, study.spec.selection)
-        return outcome[1] if outcome else None
-    values = found.values(objective.metric)
-    return values[-1][1] if values else None
+        return found.outcome(objective, spec.selection)
+    return last(found, objective.metric)
+
+
+def last(found: Trial, metric: str) -> tuple[int, float] | None:
+    """The last finite (step, value) of a metric."""
+    values = found.values(metric)
+    return values[-1] if values else None
+
+
+def objectives_of(found: Trial, spec: Spec) -> dict[str, float | None]:
+    """The value of each objective by its metric, as `seen` has it."""
+    pairs = {objective.metric: seen(found, objective, spec) for objective in spec.objectives}
+    return {metric: pair[1] if pair else None for metric, pair in pairs.items()}
+
+
+def ranked(found: Iterable[Trial], spec: Spec) -> list[Trial]:
+    """Trials with a first objective, the best first, the earlier one of equals first."""
+    pairs = [(one, seen(one, spec.objective, spec)) for one in found]
+    scored = [(spec.objective.cost(pair[1]), one.number, one) for one, pair in pairs if pair]
+    return [one for _, _, one in sorted(scored, key=lambda each: each[:2])]
 
 
 def best(history: History) -> Json:
-    """The object of `best --json`; trial, value and step are null while no trial has completed."""
-    study = history.study
+    """The object of `best --json`; while no trial is the best, trial, values and step are null.
+
+    `front`: the trials than which no other is better in every objective, by number; `value` and `step`
+    are those of the first objective.
+    """
+    study, spec = history.study, history.study.spec
     winner = best_of(history.trials, study)
-    outcome = winner.outcome(study.spec.objective, study.spec.selection) if winner else None
+    outcome = winner.outcome(spec.objective, spec.selection) if winner else None
+    values = objectives_of(winner, spec) if winner else {}
     return {
         "study": study.name,
         "trial": trial(winner, study) if winner else None,
-        "metric": study.spec.objective.metric,
-        "goal": str(study.spec.objective.goal),
+        "metric": spec.objective.metric,
+        "goal": str(spec.objective.goal),
         "value": outcome[1] if outcome else None,
         "step": outcome[0] if outcome else None,
+        "objectives": [told | {"value": values.get(told["metric"])} for told in _objectives(spec)],
+        "front": [trial(one, study) for one in front_of(history.trials, study)],
     }
 
 
@@ -160,9 +201,26 @@ def moment(milliseconds: int | None) -> str | None:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def strict(value: int | float | str) -> int | float | str | None:
+    """A value as strict JSON has it: null for NaN and infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parameter(found: Parameter) -> Json:
+    answer: Json = {"name": found.name, "type": "", "min": None, "max": None, "values": None, "scale": None}
+    match found:
+        case Double() | Integer():
+            answer |= {"type": type(found).__name__.upper(), "min": found.low, "max": found.high}
+        case Discrete() | Categorical():
+            answer |= {"type": type(found).__name__.upper(), "values": list(found.values)}
+    if not isinstance(found, Categorical):
+        answer["scale"] = SCALES[found.scale]
+    return answer
+
+
+def _objectives(spec: Spec) -> list[Json]:
+    return [{"metric": each.metric, "goal": str(each.goal)} for each in spec.objectives]
+
+
 def _problem(problem: Problem) -> Json:
     return {name: getattr(problem, name) for name in Problem.__slots__}
-
-
-def _strict(value: int | float | str) -> int | float | str | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -30,11 +30,12 @@ from hpsearch.show.progress import Progress
 from hpsearch.show.stream import Stream
 from hpsearch.spec.model import Problem, Reading
 from hpsearch.spec.node import printable
-from hpsearch.study.search import Search
+from hpsearch.study.front import best_of, front_of
 from hpsearch.study.trial import Ending, Entry, Outcome, State, Study
 
 if TYPE_CHECKING:  # `check` prints without loading the store's library
     from hpsearch.study.history import History
+    from hpsearch.study.search import Search
 
 REFRESHES_PER_SECOND = 2
 LIVE_TRIALS = 8
@@ -135,6 +136,9 @@ class Console:
         self.problems(reading.file, reading.errors, reading.warnings)
         if reading.spec:
             self._grid(tables.space(reading.spec))
+            self._line(f"runs     {lines.program(reading.spec)}")
+            if asked := lines.resources(reading.spec):
+                self._line(f"a trial  asks for {asked}")
             self._line(f"{reading.file} is valid: {lines.plan(reading.spec)}", "bold")
 
     def studies(self, found: Sequence[tuple[str, History | None, bool]], home: str) -> None:
@@ -168,12 +172,15 @@ class Console:
             self._line(f"study {history.study.name} has no trials yet")
 
     def best(self, history: History) -> None:
-        """The best trial with its params, one a line."""
-        answer = answers.best(history)
-        if answer["trial"]:
-            self._winner(history)
-            for name, value in answer["trial"]["params"].items():
-                self._line(f"  {name}: {value}")
+        """The best trial with its params, one a line; with several objectives first the whole front."""
+        winner = best_of(history.trials, history.study)
+        if winner is None:
+            return
+        if len(history.study.spec.objectives) > 1:
+            self._grid(tables.front(history))
+        self._winner(history)
+        for name, value in winner.params.items():
+            self._line(f"  {name}: {value}")
 
     def summary(self, summary: lines.Summary) -> None:
         """The end of a run: how it ended, the best trials, where everything lies, what to type next."""
@@ -181,6 +188,8 @@ class Console:
         board = tables.leaderboard(history)
         if board.rows:
             self._grid(board)
+        if more := tables.beyond(history):
+            self._line(more)
         counts = {state: sum(t.state is state for t in history.trials) for state in State}
         style = "bold green" if ending.outcome is Outcome.COMPLETED else "bold red"
         self._line(f"study {history.study.name} {ending.outcome}: {ending.reason}", style)
@@ -231,9 +240,8 @@ class Console:
             trial = self._search.trials[entry.trial]
             with self._lock:
                 self._progress.take(entry, trial)
-                best = self._progress.best
-            leads = best is not None and best.trial == trial.number
-            line = lines.event(entry, trial, self._progress.study.spec, best=leads)
+            standing = lines.standing(trial, self._progress)
+            line = lines.event(entry, trial, self._progress.study.spec, standing=standing)
             failed = isinstance(entry.fact, Ending) and entry.fact.state is State.FAILED
             # The live view counts everything else; a failure's reason is worth a line above it.
             if line and (failed or not self._live):
@@ -255,12 +263,15 @@ class Console:
             return live_view(self._progress, self._clock())
 
     def _winner(self, history: History) -> None:
-        answer = answers.best(history)
-        if answer["trial"] is None:
-            self._line("no trial has completed yet")
+        spec, winner = history.study.spec, best_of(history.trials, history.study)
+        if winner is None:
+            self._line(lines.nobody(history))
             return
-        said = f"{answer['metric']} {lines.value(answer['value'])} at step {answer['step']}"
-        self._line(f"best: trial {answer['trial']['number']}, {said}", "bold green")
+        said = "best"
+        if len(spec.objectives) > 1:
+            front = lines.counted(len(front_of(history.trials, history.study)), "trial")
+            said = f"{front} on the front, best by {spec.objective.metric}"
+        self._line(f"{said}: trial {winner.number}, {lines.outcome(winner, spec)}", "bold green")
 
     def _places(self, history: History, tracking_uri: str) -> None:
         self._line(f"study    {history.study.directory.absolute()}")
@@ -280,11 +291,19 @@ class Console:
         console.print(_text(text, style), soft_wrap=True)
 
     def _grid(self, grid: tables.Grid) -> None:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        if not grid.fits(self._out.width):
+            for place, line in enumerate(tables.stacked(grid)):
+                self._line(line, "" if place else "bold")
+            return
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for column in grid.columns:
             right = column in grid.numeric
             table.add_column(
-                _text(column), justify="right" if right else "left", no_wrap=right, overflow="fold"
+                _text(column),
+                justify="right" if right else "left",
+                # Where there are long texts, the others have the room they need.
+                no_wrap=right or (bool(grid.notes) and column not in grid.notes),
+                overflow="fold",
             )
         for row in grid.rows:
             table.add_row(*(_text(cell) for cell in row))
@@ -305,16 +324,12 @@ def live_view(progress: Progress, now: float) -> RenderableType:
     parts += [
         Text(f"{ended[s]} {s}", style=STYLES[s]) for s in lines.ORDER if ended[s] or s is not State.INFEASIBLE
     ]
-    best = progress.best
-    said = "best so far: -"
-    if best:
-        metric = f"{spec.objective.metric} {lines.value(best.value)} at step {best.step}"
-        said = f"best so far: {metric}, trial {best.trial}: {lines.params(best.params)}"
-    rows: list[RenderableType] = [bar, Text(", ").join(parts), _text(said, "bold")]
+    rows: list[RenderableType] = [bar, Text(", ").join(parts)]
+    rows += [_text(line, "bold") for line in lines.leaders(progress)]
     shown = sorted(progress.running.items())
-    for number, (step, value) in shown[:LIVE_TRIALS]:
-        seen = f"{spec.objective.metric} {lines.value(value)}"
-        rows.append(_text(f"  trial {number}  step {step or 0}/{spec.max_steps}  {seen}"))
+    for number, (step, values) in shown[:LIVE_TRIALS]:
+        seen = "  ".join(f"{o.metric} {lines.value(values.get(o.metric))}" for o in spec.objectives)
+        rows.append(_text(f"  trial {number}  {lines.progress(step, spec)}  {seen}"))
     if len(shown) > LIVE_TRIALS:
         rows.append(Text(f"  and {len(shown) - LIVE_TRIALS} more"))
     return Group(*rows)

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hpsearch.spec.model import Params, Problem, PruningRule, Spec, Value
+from hpsearch.show import answers
+from hpsearch.show.progress import Progress
+from hpsearch.spec.model import Constraint, Goal, Params, Problem, PruningRule, Spec, Value
+from hpsearch.study.front import broken
 from hpsearch.study.trial import Attempt, Ending, Entry, State, StudyEnding, Trial
 
 if TYPE_CHECKING:  # `check` prints without loading the store's library
     from hpsearch.study.history import History
 
+LEADERS = 4  # of a front, in the live view
 ORDER = (State.COMPLETED, State.PRUNED, State.FAILED, State.INFEASIBLE)
 
 
@@ -69,9 +73,10 @@ def params(found: Params) -> str:
     return " ".join(f"{name}={value(one)}" for name, one in found.items())
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: 1 trial, 2 trials."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: float, noun: str) -> str:
+    """A number with its noun: 1 trial, 2 trials, 0.5 GPUs."""
+    shown = f"{number:g}" if isinstance(number, float) else str(number)
+    return f"{shown} {noun}" if number == 1 else f"{shown} {noun}s"
 
 
 def duration(seconds: float) -> str:
@@ -84,14 +89,58 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
+def size(amount: int) -> str:
+    """Bytes in the largest unit that leaves at least one of it: 512 MiB, 1.5 GiB."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(max(amount.bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{amount / 1024**power:.4g} {units[power]}"
+
+
 def plan(spec: Spec) -> str:
     """What a study will do, in one line."""
     rule = f"{spec.pruner.type} pruner" if spec.pruner.type is not PruningRule.NONE else "no pruner"
+    wanted = ", ".join(f"{each.goal.lower()} {each.metric}" for each in spec.objectives)
+    kept = " and ".join(bound(each) for each in spec.constraints)
+    most = "" if spec.program.command else f" of at most {counted(spec.max_steps, 'step')}"
     return (
-        f"{spec.objective.goal.lower()} {spec.objective.metric}, "
-        f"{counted(spec.max_trials, 'trial')} of at most {counted(spec.max_steps, 'step')}, "
+        f"{wanted}{f' with {kept}' if kept else ''}, {counted(spec.max_trials, 'trial')}{most}, "
         f"{spec.max_parallel_trials} at once, {spec.sampler.type} sampler (seed {spec.sampler.seed}), {rule}"
     )
+
+
+def progress(step: int | None, spec: Spec) -> str:
+    """How far a trial is; a command knows its last step itself."""
+    return f"step {step or 0}" + ("" if spec.program.command else f"/{spec.max_steps}")
+
+
+def bound(constraint: Constraint) -> str:
+    """What a constraint asks for: latency at most 100."""
+    word = "at most" if constraint.objective.goal is Goal.MINIMIZE else "at least"
+    return f"{constraint.objective.metric} {word} {value(constraint.threshold)}"
+
+
+def program(spec: Spec) -> str:
+    """What is run for a trial, before its params."""
+    if spec.program.command:
+        return shlex.join((*spec.program.command, *spec.args))
+    if not spec.module:
+        return "nothing to run here"
+    given = f" with {shlex.join(spec.args)}" if spec.args else ""
+    return f"module {spec.module}{given}"
+
+
+def resources(spec: Spec) -> str:
+    """What a trial asks for; empty where it asks for no GPU and names no memory."""
+    wanted = spec.resources
+    if not wanted.gpu and wanted.memory is None:
+        return ""
+    parts = [counted(wanted.cpu, "CPU")] if wanted.cpu else []
+    if wanted.gpu:
+        fewer = " (or as many as the machine has)" if wanted.hinted else ""
+        parts.append(counted(wanted.gpu, "GPU") + fewer)
+    if wanted.memory is not None:
+        parts.append(f"{size(wanted.memory)} of memory")
+    return ", ".join(parts)
 
 
 def counts(found: Mapping[State, int]) -> str:
@@ -110,23 +159,68 @@ def problem(file: str, found: Problem, kind: str = "") -> str:
     return f"{line}; {found.hint}" if found.hint else line
 
 
-def event(entry: Entry, trial: Trial, spec: Spec, *, best: bool) -> str | None:
-    """A committed fact as a line, None for one that is no news; `best`: the trial is the best so far."""
+def event(entry: Entry, trial: Trial, spec: Spec, *, standing: str) -> str | None:
+    """A committed fact as a line, None for one that is no news; `standing`: what a completed trial is."""
     match entry.fact:
         case Attempt(number=1):
             return f"trial {trial.number} started: {params(trial.params)}"
         case Attempt(number=number, resumed_from=step):
             where = f"from step {step}" if step is not None else "from the beginning"
             return f"trial {trial.number} started again {where} (attempt {number})"
+        case Ending(state=State.COMPLETED):
+            said = f"trial {trial.number} completed: {outcome(trial, spec)}"
+            return f"{said} ({standing})" if standing else said
         case Ending() as ending:
-            return _ended(ending, trial, spec, best=best)
+            place = f" at step {trial.step}" if trial.step is not None else ""
+            return f"trial {trial.number} {ending.state}{place}: {ending.reason}"
     return None
 
 
-def _ended(ending: Ending, trial: Trial, spec: Spec, *, best: bool) -> str:
-    outcome = trial.outcome(spec.objective, spec.selection)
-    if ending.state is State.COMPLETED and outcome:
-        said = f"{spec.objective.metric} {value(outcome[1])} at step {outcome[0]}"
-        return f"trial {trial.number} completed: {said}" + " (best so far)" * best
-    place = f" at step {trial.step}" if trial.step is not None else ""
-    return f"trial {trial.number} {ending.state}{place}: {ending.reason}"
+def outcome(trial: Trial, spec: Spec) -> str:
+    """What counts of a trial, with the step: loss 0.5, accuracy 0.9 at step 200; and of its constraints."""
+    found = {each.metric: answers.seen(trial, each, spec) for each in spec.objectives}
+    found |= {each.objective.metric: answers.last(trial, each.objective.metric) for each in spec.constraints}
+    pairs = {metric: pair for metric, pair in found.items() if pair}
+    steps = {step for step, _ in pairs.values()}
+    if len(steps) == 1:
+        said = ", ".join(f"{metric} {value(number)}" for metric, (_, number) in pairs.items())
+        return f"{said} at step {steps.pop()}"
+    return ", ".join(f"{metric} {value(number)} at step {step}" for metric, (step, number) in pairs.items())
+
+
+def standing(trial: Trial, found: Progress) -> str:
+    """How a completed trial stands among those before it; empty where that is nothing special."""
+    if trial not in found.front:
+        return unsafe(trial, found.study.spec)
+    several = len(found.study.spec.objectives) > 1
+    return f"on the front of {len(found.front)}" if several else "best so far"
+
+
+def leaders(found: Progress) -> list[str]:
+    """The best trial so far as a line, or a line for each of a few on the front."""
+    spec = found.study.spec
+    front = answers.ranked(found.front, spec)
+    told = [f"{outcome(one, spec)}, trial {one.number}: {params(one.params)}" for one in front[:LEADERS]]
+    if len(spec.objectives) == 1:
+        return [f"best so far: {told[0] if told else '-'}"]
+    more = [f"  and {len(front) - LEADERS} more"] if len(front) > LEADERS else []
+    return [f"{counted(len(front), 'trial')} on the front so far", *(f"  {one}" for one in told), *more]
+
+
+def unsafe(trial: Trial, spec: Spec) -> str:
+    """Why a trial is not safe; empty if it keeps every constraint."""
+    said = []
+    for each in broken(trial, spec):
+        metric, threshold = each.objective.metric, value(each.threshold)
+        word = "above" if each.objective.goal is Goal.MINIMIZE else "below"
+        known = answers.last(trial, metric)
+        said.append(f"{metric} is {word} {threshold}" if known else f"{metric} was never reported")
+    return f"unsafe: {', '.join(said)}" if said else ""
+
+
+def nobody(history: History) -> str:
+    """Why a study has no best trial."""
+    if not any(trial.state is State.COMPLETED for trial in history.trials):
+        return f"no trial of study {history.study.name!r} has completed"
+    kept = " and ".join(bound(each) for each in history.study.spec.constraints)
+    return f"no completed trial of study {history.study.name!r} has {kept}"

@@ -6,31 +6,24 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hpsearch.spec.model import Params
-from hpsearch.study.search import best_of
+from hpsearch.study.front import best_of, front_of
 from hpsearch.study.trial import Attempt, Ending, Entry, Measurement, State, Study, Trial
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The best completed trial so far: its number, value, the value's step, and its params."""
-
-    trial: int
-    value: float
-    step: int
-    params: Params
 
 
 @dataclass(slots=True)
 class Progress:
-    """Counts, the best trial and the running ones, as (last step, last finite value) by number."""
+    """Counts, the best trials and the running ones.
+
+    `front`: the best completed trial so far; with several objectives the whole Pareto front, by number.
+    `running`: by number the last step, and the last finite value of each objective by metric.
+    """
 
     study: Study
     since: float
     ended: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
     ended_before: int = 0
-    best: Best | None = None
-    running: dict[int, tuple[int | None, float | None]] = field(default_factory=dict)
+    front: list[Trial] = field(default_factory=list)
+    running: dict[int, tuple[int | None, dict[str, float]]] = field(default_factory=dict)
 
     @classmethod
     def start(cls, study: Study, trials: Iterable[Trial], since: float) -> Progress:
@@ -41,25 +34,24 @@ class Progress:
             if trial.ending:
                 progress.ended[trial.state] += 1
         progress.ended_before = progress.done
-        winner = best_of(known, study)
-        if winner:
-            progress.best = progress._scored(winner)
+        progress._compare(known)
         return progress
 
     def take(self, entry: Entry, trial: Trial) -> None:
         """Count one committed fact about a trial; `trial` holds its measurements already."""
         match entry.fact:
             case Attempt(resumed_from=step):
-                self.running[trial.number] = (step, None)
-            case Measurement() as measurement:
-                last = self.running.get(trial.number, (None, None))[1]
-                seen = measurement.metrics.get(self.study.spec.objective.metric, math.nan)
-                self.running[trial.number] = (measurement.step, seen if math.isfinite(seen) else last)
+                self.running[trial.number] = (step, {})
+            case Measurement(step=step, metrics=metrics):
+                last = self.running.get(trial.number, (None, {}))[1]
+                seen = {o.metric: metrics.get(o.metric, math.nan) for o in self.study.spec.objectives}
+                finite = {metric: value for metric, value in seen.items() if math.isfinite(value)}
+                self.running[trial.number] = (step, last | finite)
             case Ending(state=state):
                 self.running.pop(trial.number, None)
                 self.ended[state] += 1
                 if state is State.COMPLETED:
-                    self._compare(trial)
+                    self._compare([*self.front, trial])
 
     @property
     def done(self) -> int:
@@ -73,12 +65,10 @@ class Progress:
             return None
         return (self.study.spec.max_trials - self.done) * (now - self.since) / ended
 
-    def _compare(self, trial: Trial) -> None:
-        candidate = self._scored(trial)
-        objective = self.study.spec.objective
-        if candidate and (self.best is None or objective.better(candidate.value, self.best.value)):
-            self.best = candidate
-
-    def _scored(self, trial: Trial) -> Best | None:
-        outcome = trial.outcome(self.study.spec.objective, self.study.spec.selection)
-        return Best(trial.number, outcome[1], outcome[0], trial.params) if outcome else None
+    def _compare(self, trials: Iterable[Trial]) -> None:
+        """Keep what is best of some trials; what was beaten once never comes back."""
+        if len(self.study.spec.objectives) > 1:
+            self.front = front_of(trials, self.study)
+        else:
+            winner = best_of(trials, self.study)
+            self.front = [winner] if winner else []

@@ -2,58 +2,40 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, ValidationInfo
 from pydantic.alias_generators import to_camel
 
-from hpsearch.spec.draft import Draft, warn_of_zero_failures
+from hpsearch.spec.draft import Draft, counts
 from hpsearch.spec.form import Form, Listed
-from hpsearch.spec.model import Algorithm, Goal, Objective
+from hpsearch.spec.machines import (
+    Hint,
+    Tier,
+    accelerator_hint,
+    machine_hint,
+    tier_hint,
+    warn_of_several,
+    warn_of_tpus,
+)
+from hpsearch.spec.metrics import check_metric, goal_of
+from hpsearch.spec.model import Algorithm, Goal, Objective, Program, PrunerSpec, PruningRule
 from hpsearch.spec.node import Findings, Kind, Node
 from hpsearch.spec.parameters import ParameterForm, parameters
-from hpsearch.spec.scalars import Boolean, Choice, Count, Duration, Module, Text, Verbatim, scalar
+from hpsearch.spec.programs import warn_of_packages
+from hpsearch.spec.resource import resource
+from hpsearch.spec.scalars import Boolean, Count, Duration, Module, Text, Verbatim
+from hpsearch.spec.words import ALGORITHMS, GOALS
 
 NAME = "cloud_ml_engine"
 DEFAULT_TAG = "training/hptuning/metric"
-# Keys of a record in the metric file, which a metric of that name would overwrite.
-RESERVED_TAGS = frozenset({"timestamp", "trial", "global_step", "checkpoint_path"})
-
-_GOALS = Choice(
-    words={"MAXIMIZE": Goal.MAXIMIZE, "MINIMIZE": Goal.MINIMIZE, "GOAL_TYPE_UNSPECIFIED": None},
-    meant={"MAX": "MAXIMIZE", "MIN": "MINIMIZE"},
-)
-_ALGORITHMS = Choice(
-    words={
-        "ALGORITHM_UNSPECIFIED": None,
-        "GRID_SEARCH": Algorithm.GRID,
-        "RANDOM_SEARCH": Algorithm.RANDOM,
-    },
-    lenient={"GRID": Algorithm.GRID, "RANDOM": Algorithm.RANDOM},
-    meant={
-        **dict.fromkeys(("BAYESIAN", "BAYESIAN_OPTIMIZATION", "TPE"), "ALGORITHM_UNSPECIFIED"),
-        **dict.fromkeys(("GP", "CMA_ES", "QMC", "NSGA_II"), "sampler.type in the hpsearch: block"),
-    },
-)
-_TIERS = frozenset({"BASIC", "STANDARD_1", "PREMIUM_1", "BASIC_GPU", "BASIC_TPU", "CUSTOM"})
-
-
-def _tier(node: Node, info: ValidationInfo[Findings]) -> str:
-    """A scale tier in its documented spelling; an unknown one as it is."""
-    text = scalar(node)
-    folded = re.sub(r"[-\s]+", "_", text).upper()
-    if folded == text or folded not in _TIERS:
-        return text
-    info.context.warn(node, f"scaleTier {node.shown} is read as {folded}", f"write {folded}")
-    return folded
 
 
 class HyperparametersForm(Form):
-    """`trainingInput.hyperparameters`, the HyperparameterSpec."""
+    """The study, a HyperparameterSpec: what is better, how many trials, which parameters."""
 
-    goal: Annotated[Goal | None, _GOALS] = None
+    rules: ClassVar = {"required": ["params"]}
+    goal: Annotated[Goal | None, GOALS] = None
     params: Listed[ParameterForm] | None = None
     max_trials: Count | None = None
     max_parallel_trials: Count | None = None
@@ -61,60 +43,119 @@ class HyperparametersForm(Form):
     hyperparameter_metric_tag: Text | None = None
     enable_trial_early_stopping: Boolean | None = None
     resume_previous_job_id: Text | None = None
-    algorithm: Annotated[Algorithm | None, _ALGORITHMS] = None
+    algorithm: Annotated[Algorithm | None, ALGORITHMS] = None
 
 
 class SchedulingForm(Form):
-    """`trainingInput.scheduling`, of which only the job's time limit is followed."""
+    """The job's time limit; what is said of queues is not followed."""
 
-    unread: ClassVar[frozenset[str]] = frozenset({"maxWaitTime", "priority"})
+    unread = frozenset({"maxWaitTime", "priority"})
     max_running_time: Duration | None = None
 
 
-class TrainingInputForm(Form):
-    """`trainingInput`; the fields about Google's machines are known and not read."""
+class AcceleratorForm(Form):
+    """The accelerators of one machine."""
 
-    unread: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("masterType", "workerType", "parameterServerType", "evaluatorType"),
-            *("masterConfig", "workerConfig", "parameterServerConfig", "evaluatorConfig"),
-            *("packageUris", "jobDir", "region", "runtimeVersion", "pythonVersion", "network"),
-            *("serviceAccount", "encryptionConfig", "enableWebAccess", "useChiefInTfConfig"),
-        }
+    count: Count | None = None
+    type: Text | None = None
+
+
+class ReplicaForm(Form):
+    """What one kind of machine is made of; of the master, its command is run here."""
+
+    unread = frozenset({"diskConfig", "tpuTfVersion"})
+    accelerator_config: AcceleratorForm | None = None
+    image_uri: Text | None = None
+    container_command: Listed[Verbatim] | None = None
+    container_args: Listed[Verbatim] | None = None
+
+
+class TrainingInputForm(Form):
+    """A training job: what runs on which machines, and the study."""
+
+    unread = frozenset(
+        {"runtimeVersion", "pythonVersion", "network", "serviceAccount", "encryptionConfig"}
+        | {"enableWebAccess", "useChiefInTfConfig"}
     )
-    scale_tier: Annotated[str, BeforeValidator(_tier)] | None = None
+    rules: ClassVar = {"required": ["hyperparameters"]}
+    scale_tier: Tier | None = None
+    master_type: Text | None = None
+    worker_type: Text | None = None
+    parameter_server_type: Text | None = None
+    evaluator_type: Text | None = None
     worker_count: Count | None = None
     parameter_server_count: Count | None = None
     evaluator_count: Count | None = None
+    master_config: ReplicaForm | None = None
+    worker_config: ReplicaForm | None = None
+    parameter_server_config: ReplicaForm | None = None
+    evaluator_config: ReplicaForm | None = None
+    package_uris: Any = None
     python_module: Module | None = None
     args: Listed[Verbatim] | None = None
+    job_dir: Text | None = None
+    region: Text | None = None
     hyperparameters: HyperparametersForm | None = None
     scheduling: SchedulingForm | None = None
+
+
+UNWRAPPED = frozenset({"hyperparameters"}) | HyperparametersForm.keys()
 
 
 class JobForm(Form):
     """A Job resource, as written for a submission or as the service shows it."""
 
-    unread: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("hpsearch", "jobId", "labels", "state", "errorMessage", "createTime", "startTime", "endTime"),
-            *("etag", "trainingOutput"),
-        }
+    unread = frozenset(
+        {"hpsearch", "jobId", "labels", "state", "errorMessage", "createTime", "startTime", "endTime"}
+        | {"etag", "trainingOutput"}
     )
+    rules: ClassVar = {"required": ["trainingInput"]}
     training_input: TrainingInputForm | None = None
 
 
 def understand(root: Node, findings: Findings) -> Draft:
     """What the file says in this dialect: a Job, or with a warning its inside without the wrapper."""
     keys = {to_camel(key) if "_" in key else key for key in root.entries}
-    if "trainingInput" not in keys and keys & {"hyperparameters", *_keys_of(HyperparametersForm)}:
+    if "trainingInput" not in keys and keys & UNWRAPPED:
         return _unwrapped(root, keys, findings)
     job = JobForm.take(root, findings)
     if job.training_input:
-        return _draft(job.training_input, findings)
+        return _draft(job.training_input, job.training_input.node, findings)
     if job.lacks("trainingInput"):
         _nothing(root, "trainingInput", "trainingInput", findings)
     return Draft(root)
+
+
+def study(form: HyperparametersForm, draft: Draft, findings: Findings) -> None:
+    """Fill in what a HyperparameterSpec says."""
+    draft.objectives = (Objective(_tag(form, findings), goal_of(form, form.goal, findings)),)
+    draft.algorithm, draft.previous = form.algorithm, form.resume_previous_job_id or None
+    if form.enable_trial_early_stopping is not None:
+        rule = PruningRule.MEDIAN if form.enable_trial_early_stopping else PruningRule.NONE
+        draft.pruner = PrunerSpec(rule)
+    draft.places |= {
+        "algorithm": form.at("algorithm"),
+        "pruner": form.at("enableTrialEarlyStopping"),
+        "trials": form.at("maxTrials"),
+        "parallel": form.at("maxParallelTrials"),
+        "failed": form.at("maxFailedTrials"),
+    }
+    if form.lacks("maxTrials"):
+        findings.absent(form.node, "maxTrials", "maxTrials is absent: 1 trial is run", "write maxTrials:")
+    counts(form.max_trials, form.max_parallel_trials, form.max_failed_trials, draft, findings)
+    draft.texts["metrics"] = [form.at("hyperparameterMetricTag")]
+    if form.lacks("params"):
+        findings.missing(form.node, "params", "params is missing: nothing to tune", "list the parameters")
+    elif form.params is not None:
+        if not form.at("params").elements and not form.refused("params"):
+            findings.error(form.at("params"), "params is empty: nothing to tune", "list the parameters")
+        _parameters(form.params, draft, findings)
+
+
+def _parameters(forms: list[ParameterForm], draft: Draft, findings: Findings) -> None:
+    draft.parameters = tuple(parameters(forms, findings).values())
+    draft.types = {each.parameter_name: each.at("type") for each in forms if each.parameter_name}
+    draft.texts["values"] = [item for each in forms for item in each.at("categoricalValues").items]
 
 
 def _unwrapped(root: Node, keys: set[str], findings: Findings) -> Draft:
@@ -126,14 +167,12 @@ def _unwrapped(root: Node, keys: set[str], findings: Findings) -> Draft:
     entries = {key: node for key, node in root.entries.items() if key not in JobForm.unread}
     inside = replace(root, entries=entries)
     if "hyperparameters" in keys:
-        return _draft(TrainingInputForm.take(inside, findings), findings)
+        return _draft(TrainingInputForm.take(inside, findings), inside, findings)
     draft = Draft(root)
-    _study(HyperparametersForm.take(inside, findings), draft, findings)
+    study(HyperparametersForm.take(inside, findings), draft, findings)
+    job = Node(Kind.MAP, root.line, root.column, entries={"hyperparameters": inside})
+    draft.program = Program(job=resource(job))
     return draft
-
-
-def _keys_of(form: type[Form]) -> set[str]:
-    return {field.alias or name for name, field in form.model_fields.items()}
 
 
 def _nothing(node: Node, key: str, what: str, findings: Findings) -> None:
@@ -141,70 +180,76 @@ def _nothing(node: Node, key: str, what: str, findings: Findings) -> None:
     findings.missing(node, key, f"nothing to tune: the file has no {what}", hint)
 
 
-def _draft(form: TrainingInputForm, findings: Findings) -> Draft:
-    draft = Draft(form.node, module=form.python_module or "", args=tuple(form.args or ()))
-    if not form.lacks("pythonModule"):
-        draft.places["pythonModule"] = form.at("pythonModule")
-    if form.scheduling:
-        draft.study_timeout = form.scheduling.max_running_time
+def _draft(form: TrainingInputForm, whole: Node, findings: Findings) -> Draft:
+    """All that a training job says; `whole` is what TF_CONFIG shows of it."""
+    draft = Draft(form.node)
     if form.hyperparameters:
-        _study(form.hyperparameters, draft, findings)
+        study(form.hyperparameters, draft, findings)
     elif form.lacks("hyperparameters"):
         _nothing(form.node, "hyperparameters", "trainingInput.hyperparameters", findings)
+        return draft
+    if form.scheduling:
+        draft.study_timeout = form.scheduling.max_running_time
+    _program(form, draft, findings)
+    draft.program = replace(draft.program, job=resource(whole))
+    draft.gpus = _machines(form, findings)
     return draft
 
 
-def _study(form: HyperparametersForm, draft: Draft, findings: Findings) -> None:
-    """Fill in what the HyperparameterSpec says."""
-    draft.objective = Objective(_tag(form, findings), _goal(form, findings))
-    draft.algorithm, draft.early_stopping = form.algorithm, form.enable_trial_early_stopping
-    for key in ("algorithm", "enableTrialEarlyStopping", "maxFailedTrials", "maxTrials"):
-        draft.places[key] = form.at(key)
-    _counts(form, draft, findings)
-    if not form.lacks("resumePreviousJobId"):
-        message = "resumePreviousJobId is not followed: a new study starts"
-        findings.warn(form.at("resumePreviousJobId"), message, "use hpsearch resume STUDY, and remove it")
-    if form.lacks("params"):
-        findings.missing(form.node, "params", "params is missing: nothing to tune", "list the parameters")
-    elif form.params is not None:
-        if not form.at("params").elements and not form.refused("params"):
-            findings.error(form.at("params"), "params is empty: nothing to tune", "list the parameters")
-        draft.parameters = tuple(parameters(form.params, findings).values())
-        draft.types = {each.parameter_name: each.at("type") for each in form.params if each.parameter_name}
+def _program(form: TrainingInputForm, draft: Draft, findings: Findings) -> None:
+    """What runs: the module, or the container's command where there is one, and what is given to it."""
+    master = form.master_config or ReplicaForm.empty()
+    draft.module = form.python_module or ""
+    draft.args = (*(master.container_args or ()), *(form.args or ()))
+    draft.program = Program(
+        command=tuple(master.container_command or ()),
+        job_dir=form.job_dir or None,
+        region=form.region or None,
+    )
+    places = (("pythonModule", form), ("jobDir", form), ("containerCommand", master), ("imageUri", master))
+    draft.places |= {key: owner.at(key) for key, owner in places if not owner.lacks(key)}
+    draft.texts |= {
+        "module": [form.at("pythonModule")],
+        "command": master.at("containerCommand").items,
+        "args": master.at("containerArgs").items + form.at("args").items,
+        "jobDir": [form.at("jobDir")],
+    }
+    warn_of_packages(form.at("packageUris"), findings)
+    # An image with nothing that could run instead of it is told with the block.
+    if (image := draft.places.get("imageUri")) and (draft.module or draft.program.command):
+        message = f"image {image.shown} is not pulled: only local code is run"
+        findings.warn(image, message, "write hpsearch.pythonModule or hpsearch.command with what is in it")
 
 
-def _goal(form: HyperparametersForm, findings: Findings) -> Goal:
-    if form.goal is None and form.lacks("goal"):
-        findings.absent(
-            form.node, "goal", "goal is absent: MAXIMIZE is used", "write goal: MAXIMIZE or MINIMIZE"
-        )
-    elif form.goal is None and not form.refused("goal"):
-        findings.warn(form.at("goal"), "goal is unspecified: MAXIMIZE is used", "write MAXIMIZE or MINIMIZE")
-    return form.goal or Goal.MAXIMIZE
+def _machines(form: TrainingInputForm, findings: Findings) -> Hint | None:
+    """The GPUs of the master, and warnings of what there is only one of, or none."""
+    replicas = {
+        "workerCount": form.worker_count,
+        "parameterServerCount": form.parameter_server_count,
+        "evaluatorCount": form.evaluator_count,
+    }
+    warn_of_several([form.at(key) for key, count in replicas.items() if count], findings)
+    configs = (form.master_config, form.worker_config, form.parameter_server_config, form.evaluator_config)
+    given = [each.accelerator_config for each in configs if each and each.accelerator_config]
+    kinds = ("scaleTier", "masterType", "workerType", "parameterServerType", "evaluatorType")
+    warn_of_tpus([*map(form.at, kinds), *(each.at("type") for each in given)], findings)
+    tier = machine = own = None
+    if form.scale_tier:
+        tier = tier_hint(form.scale_tier, form.at("scaleTier"), findings)
+    if form.master_type:
+        machine = machine_hint(form.master_type, form.at("masterType"), findings)
+    if form.scale_tier == "CUSTOM" and form.lacks("masterType"):
+        message = "masterType is absent, but scaleTier is CUSTOM: no machine is known"
+        findings.absent(form.node, "masterType", message, "write masterType, or hpsearch.resources")
+    if form.master_config and (mine := form.master_config.accelerator_config):
+        own = accelerator_hint(mine.count, mine.type, mine.at("count"))
+    return own or machine or tier
 
 
 def _tag(form: HyperparametersForm, findings: Findings) -> str:
     key, tag = "hyperparameterMetricTag", form.hyperparameter_metric_tag
-    if tag in RESERVED_TAGS:
-        message = f"{key} is {tag}, which every record of the metric file holds already"
-        findings.error(form.at(key), message, "report the metric under another name")
-    elif not tag and not form.refused(key):
+    check_metric(tag, key, form, findings)
+    if not tag and not form.refused(key):
         message = f"{key} is absent: {DEFAULT_TAG} is used"
         findings.absent(form.node, key, message, f"write {key}: and the metric that the trainer reports")
     return tag or DEFAULT_TAG
-
-
-def _counts(form: HyperparametersForm, draft: Draft, findings: Findings) -> None:
-    """The three counts; a 0 is the service's word for absent, except that no trial at all is refused."""
-    if form.lacks("maxTrials"):
-        findings.absent(form.node, "maxTrials", "maxTrials is absent: 1 trial is run", "write maxTrials:")
-    elif form.max_trials == 0:
-        findings.error(form.at("maxTrials"), "maxTrials is 0: no trial would run", "give 1 or more")
-    if form.max_parallel_trials == 0:
-        message = "maxParallelTrials is 0: the default of 1 is used"
-        findings.warn(form.at("maxParallelTrials"), message, "give 1 or more")
-    if form.max_failed_trials == 0:
-        warn_of_zero_failures(form.at("maxFailedTrials"), findings)
-    draft.max_trials = form.max_trials or 1
-    draft.max_parallel_trials = min(form.max_parallel_trials or 1, draft.max_trials)
-    draft.max_failed_trials = form.max_failed_trials

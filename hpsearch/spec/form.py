@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
@@ -15,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from hpsearch.spec.node import Findings, Kind, Node
 from hpsearch.spec.scalars import nearest, refuse
@@ -28,18 +31,31 @@ def _items(node: Node) -> list[Node]:
     return node.elements
 
 
-Listed = Annotated[list[T], BeforeValidator(_items)]
+class _OneOrMore:
+    """The JSON schema of a list: of maps, a single one may stand for it."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        found = handler(schema)
+        item = found["items"]
+        return {"anyOf": [found, item]} if "$ref" in item else found
+
+
+Listed = Annotated[list[T], BeforeValidator(_items), _OneOrMore()]
 
 
 class Form(BaseModel):
     """Base of all forms: a field is None where the file has no value, or one that was refused.
 
     `unread` names keys that are known and not read. Every field is optional here, because a missing
-    value is told with its rule, and all problems of a file are told together.
+    value is told with its rule, and all problems of a file are told together; `rules` tell a JSON schema what
+    is required.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
     unread: ClassVar[frozenset[str]] = frozenset()
+    rules: ClassVar[dict[str, Any]] = {}
     _node: Node = PrivateAttr(default_factory=lambda: Node(Kind.MAP, 1, 1))
     _given: dict[str, Node] = PrivateAttr(default_factory=dict)
     _refused: frozenset[str] = PrivateAttr(default=frozenset())
@@ -81,14 +97,32 @@ class Form(BaseModel):
         """True if the value of the key, or an item of its list, was refused."""
         return key in self._refused
 
+    @classmethod
+    def keys(cls) -> frozenset[str]:
+        """The keys that are read, as the file spells them."""
+        return frozenset(field.alias or name for name, field in cls.model_fields.items())
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        found = handler.resolve_ref_schema(handler(schema))
+        found["properties"] = found.get("properties", {}) | {key: {} for key in sorted(cls.unread)}
+        return found | cls.rules
+
     @model_validator(mode="wrap")
     @classmethod
     def _fill(cls, value: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        if isinstance(value, dict):
+            # A form that holds itself is asked a second time, now for the entries that it has handed down.
+            return handler(value)
         node: Node = value
         findings = info.context
         assert isinstance(findings, Findings)
         if node.kind is not Kind.MAP:
             refuse(f"{node.name} is {node.shown} where a map is due", "write `key: value` lines below it")
+        if done := findings.forms.get((cls, id(node))):
+            return cast(Self, done)
         with findings.about(cls.subject(node)):
             given = cls._known(node, findings)
             try:
@@ -100,12 +134,13 @@ class Form(BaseModel):
                 form._given = given | good
                 form._refused = frozenset(str(found["loc"][0]) for found in error.errors(include_url=False))
         form._node = node
+        findings.forms[cls, id(node)] = form
         return form
 
     @classmethod
     def _known(cls, node: Node, findings: Findings) -> dict[str, Node]:
         """The entries by their documented key; unknown keys and other spellings are told."""
-        known = {field.alias or name for name, field in cls.model_fields.items()}
+        known = cls.keys()
         found: dict[str, Node] = {}
         for key, entry in node.entries.items():
             camel = key if key in known or "_" not in key else to_camel(key)

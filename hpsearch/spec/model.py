@@ -67,8 +67,8 @@ class Condition:
 
     @property
     def key(self) -> str:
-        """What tells this condition from others of the same file."""
-        return f"{self.parent}={'|'.join(map(str, self.values))}"
+        """What tells this condition from others of the same file, whatever the values hold."""
+        return f"{self.parent}={'|'.join(map(repr, self.values))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from hpsearch.spec.model import Problem
 
@@ -77,12 +78,18 @@ def printable(text: str) -> str:
 
 
 class Findings:
-    """The problems of one file, each told once, in the order of the file at the end."""
+    """The problems of one file, each told once, in the order of the file at the end.
 
-    def __init__(self) -> None:
+    `strict` makes every warning an error. `forms` remembers what was read from which map, so that no map is
+    read twice, however deep it lies.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
         self._errors: dict[Problem, None] = {}
-        self._warnings: dict[Problem, None] = {}
+        self._warnings: dict[Problem, None] = self._errors if strict else {}
+        self._strict = strict
         self._subject = ""
+        self.forms: dict[tuple[type, int], Any] = {}
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -91,8 +98,8 @@ class Findings:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """The warnings in file order."""
-        return _in_file_order(self._warnings)
+        """The warnings in file order; none where they are errors."""
+        return () if self._strict else _in_file_order(self._warnings)
 
     @contextmanager
     def about(self, subject: str) -> Iterator[None]:
@@ -118,7 +125,8 @@ class Findings:
 
     def absent(self, node: Node, key: str, message: str, hint: str = "") -> None:
         """A warning about something that a map lacks, at the key that names the map."""
-        self._warnings[self._absence(node, key, message, hint)] = None
+        if not node.unknown:
+            self._warnings[self._absence(node, key, message, hint)] = None
 
     def _problem(self, node: Node, message: str, hint: str) -> Problem:
         value = printable(node.text) if node.kind is Kind.SCALAR else ""
@@ -127,7 +135,7 @@ class Findings:
 
     def _absence(self, node: Node, key: str, message: str, hint: str) -> Problem:
         message = printable(self._subject + message)
-        return Problem(*node.named, printable(node.below(key)), "", message, hint)
+        return Problem(*node.named, printable(node.below(key)), "", message, printable(hint))
 
 
 def _in_file_order(problems: dict[Problem, None]) -> tuple[Problem, ...]:

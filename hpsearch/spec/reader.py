@@ -23,7 +23,7 @@ MAX_TEXT = 300_000
 # The scanner is slow on text that never becomes a node; no node within this many characters is refused.
 MAX_STRETCH = 100_000
 
-_ARGUMENTS = re.compile(r"\.?(args|containerArgs|containerCommand|command)\[\d+]$")
+_ARGUMENTS = re.compile(r"\b((args|containerArgs|containerCommand|command)\[\d+]|env\[\d+]\.value)$")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "map", "seq")}
 _TEXT_TAG = "tag:yaml.org,2002:str"

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic.alias_generators import to_camel
+
 from hpsearch.errors import UsageError
-from hpsearch.spec import block as laid
-from hpsearch.spec import cloud_ml_engine
+from hpsearch.spec import cloud_ml_engine, own, strategy, vertex_ai
+from hpsearch.spec import overlay as laid
 from hpsearch.spec.block import BlockForm
 from hpsearch.spec.draft import Draft
-from hpsearch.spec.model import Reading, SearchSpace, Selection, Spec
+from hpsearch.spec.model import Reading, SearchSpace, Spec
 from hpsearch.spec.node import Findings, Kind, Node
 from hpsearch.spec.reader import MAX_BYTES, compose
 
+_STUDY_SPEC = re.compile(r"""\bstudy_?[sS]pec["']?:""")
 
-def read(path: Path) -> Reading:
-    """The Reading of a file; UsageError if it is missing, no file, unreadable or not UTF-8."""
+
+def read(path: Path, strict: bool = False) -> Reading:
+    """The Reading of a file; `strict` makes every warning an error.
+
+    UsageError if the file is missing, no file, unreadable or not UTF-8.
+    """
     try:
         with path.open("rb") as stream:
             # One byte more than is allowed, so that a device or a huge file costs no more either.
@@ -34,57 +43,88 @@ def read(path: Path) -> Reading:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"{path} is not UTF-8: byte 0x{data[error.start]:02x} in line {line}"
         raise UsageError(message, hint="save it as UTF-8") from None
-    return parse(text + "\n" * (len(data) > MAX_BYTES), str(path))
+    return parse(text + "\n" * (len(data) > MAX_BYTES), str(path), strict)
 
 
-def parse(text: str, file: str = "<text>") -> Reading:
-    """The Reading of a text; `file` is what it is called."""
-    findings = Findings()
+def parse(text: str, file: str = "<text>", strict: bool = False) -> Reading:
+    """The Reading of a text; `file` is what it is called, `strict` makes every warning an error."""
+    findings = Findings(strict=strict)
     root = compose(text, findings)
-    spec, dialect = None, cloud_ml_engine.NAME
-    if root and set(root.entries) == {"hpsearch"}:
-        dialect = "hpsearch"
-    if root and root.kind is not Kind.MAP:
-        findings.error(root, f"the file holds {root.kind.value}, not a map", "write trainingInput: first")
-    elif root and "studySpec" in root.entries and "trainingInput" not in root.entries:
-        dialect = "vertex_ai"
-        message = "studySpec is Vertex AI, which is not read yet"
-        findings.missing(root, "studySpec", message, "write it as trainingInput.hyperparameters")
-    elif root:
-        spec = _spec(root, text, file, findings)
+    spec = None
+    if root is None or root.kind is not Kind.MAP:
+        # A text that does not parse still says what it wants to be.
+        dialect = vertex_ai.NAME if _STUDY_SPEC.search(text) else cloud_ml_engine.NAME
+        if root:
+            findings.error(root, f"the file holds {root.kind.value}, not a map", "write trainingInput: first")
+    else:
+        dialect = _dialect(root)
+        spec = _spec(_Source(text, file, dialect), root, findings)
     return Reading(file, dialect, spec, findings.errors, findings.warnings)
 
 
-def _spec(root: Node, text: str, file: str, findings: Findings) -> Spec | None:
+def _dialect(root: Node) -> str:
+    """Which kind of file it is, by its keys alone."""
+    keys = {to_camel(key) if "_" in key else key for key in root.entries}
+    if "trainingInput" in keys:
+        return cloud_ml_engine.NAME
+    if "studySpec" in keys:
+        return vertex_ai.NAME
+    if keys == {"hpsearch"}:
+        return own.NAME
+    if not keys & cloud_ml_engine.UNWRAPPED and keys & vertex_ai.FRAGMENTS:
+        return vertex_ai.NAME
+    return cloud_ml_engine.NAME
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a Spec comes from."""
+
+    text: str
+    file: str
+    dialect: str
+
+
+def _spec(source: _Source, root: Node, findings: Findings) -> Spec | None:
     """The Spec, unless there are errors."""
-    draft = cloud_ml_engine.understand(root, findings)
     node = root.entries.get("hpsearch")
     if node is None or node.is_null:
         node = Node(Kind.MAP, root.line, root.column, "hpsearch")
-    return _lay(BlockForm.take(node, findings), draft, text, file, findings)
+    block = BlockForm.take(node, findings)
+    if source.dialect == own.NAME:
+        draft = own.understand(block, findings) if node.kind is Kind.MAP else Draft(node)
+    else:
+        dialect = vertex_ai if source.dialect == vertex_ai.NAME else cloud_ml_engine
+        draft = dialect.understand(root, findings)
+        own.refuse_study(block, source.dialect, findings)
+    return _lay(block, draft, source, findings)
 
 
-def _lay(block: BlockForm, draft: Draft, text: str, file: str, findings: Findings) -> Spec | None:
+def _lay(block: BlockForm, draft: Draft, source: _Source, findings: Findings) -> Spec | None:
+    laid.conditions(block, draft, source.dialect == vertex_ai.NAME, findings)
     max_steps, measure_every = laid.steps(block, findings)
     module = laid.module(block, draft, findings)
-    sampler = laid.sampler(block, draft, findings)
-    pruner = laid.pruner(block, draft, max_steps, measure_every, findings)
-    resources = laid.resources(block, findings)
+    program = laid.program(block, draft, findings)
+    laid.placeholders(block, draft, findings)
+    sampler = strategy.sampler(block, draft, findings)
+    pruner = strategy.pruner(block, draft, max_steps, measure_every, findings)
+    selection = strategy.selection(block, draft, findings)
+    resources = laid.resources(block, draft, findings)
     limits = laid.limits(block, draft, findings)
-    if findings.errors or draft.objective is None:
+    if findings.errors or not draft.objectives:
         return None
     return Spec(
-        source=file,
-        text=text,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        dialect=cloud_ml_engine.NAME,
+        source=source.file,
+        text=source.text,
+        sha256=hashlib.sha256(source.text.encode()).hexdigest(),
+        dialect=source.dialect,
         module=module,
         args=draft.args,
         space=SearchSpace(draft.parameters),
-        objectives=(draft.objective,),
+        objectives=draft.objectives,
         max_trials=draft.max_trials,
         max_parallel_trials=draft.max_parallel_trials,
-        selection=block.measurement_selection_type or Selection.LAST,
+        selection=selection,
         max_steps=max_steps,
         measure_every=measure_every,
         sampler=sampler,
@@ -92,4 +132,9 @@ def _lay(block: BlockForm, draft: Draft, text: str, file: str, findings: Finding
         resources=resources,
         limits=limits,
         tracking=laid.tracking(block),
+        constraints=draft.constraints,
+        stopping=draft.stopping,
+        program=program,
+        first=draft.first,
+        previous=draft.previous,
     )

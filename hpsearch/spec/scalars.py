@@ -13,7 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NoReturn
 
-from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import (
+    BeforeValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -22,7 +28,8 @@ from hpsearch.spec.node import Findings, Kind, Node
 MAX_COUNT = 2**31 - 1
 _LARGEST = int(sys.float_info.max)
 
-_DECIMAL = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?")
+_NUMERIC = r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?"
+_DECIMAL = re.compile(_NUMERIC)
 _BASED = re.compile(r"[-+]?0(x[0-9a-fA-F_]+|o[0-7]+|b[01_]+)")
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
@@ -140,7 +147,8 @@ class Numeric:
     ) -> JsonSchemaValue:
         found: JsonSchemaValue = {"type": "integer" if self.whole else "number"}
         found |= {"minimum": self.low} if self.low is not None else {}
-        return found | ({"maximum": self.high} if self.high is not None else {})
+        found |= {"maximum": self.high} if self.high is not None else {}
+        return {"anyOf": [found, {"type": "string", "pattern": f"^\\s*{_NUMERIC}\\s*$"}]}
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,7 @@ class Choice:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"type": "string", "enum": list(self.words)}
+        return {"enum": [*self.words, None]}
 
 
 def _boolean(node: Node, info: ValidationInfo[Findings]) -> bool:
@@ -259,12 +267,26 @@ def _size(node: Node) -> int:
     return int(size)
 
 
-Boolean = Annotated[bool, BeforeValidator(_boolean)]
-Text = Annotated[str, BeforeValidator(_text)]
-Module = Annotated[str, BeforeValidator(_module)]
-Verbatim = Annotated[str, BeforeValidator(_verbatim)]
-Duration = Annotated[float, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size)]
+def _measured(pattern: re.Pattern[str]) -> JsonSchemaValue:
+    """The JSON schema of a quantity: a plain number, or one with a unit."""
+    unit = {"type": "string", "pattern": f"^\\s*{pattern.pattern}\\s*$"}
+    return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, unit]}
+
+
+# What a scalar may be to a loader that knows nothing of its field.
+_ANY_SCALAR = {"type": ["string", "number", "boolean"]}
+_WORDS = "|".join("".join(f"[{c}{c.upper()}]" for c in word) for word in sorted(_TRUE | _FALSE))
+
+Boolean = Annotated[
+    bool,
+    BeforeValidator(_boolean),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": f"^({_WORDS})$"}]}),
+]
+Text = Annotated[str, BeforeValidator(_text), WithJsonSchema(_ANY_SCALAR)]
+Module = Annotated[str, BeforeValidator(_module), WithJsonSchema({"type": "string"})]
+Verbatim = Annotated[str, BeforeValidator(_verbatim), WithJsonSchema(_ANY_SCALAR)]
+Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_measured(_DURATION))]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_measured(_SIZE))]
 Real = Annotated[int | float, Numeric()]
 Count = Annotated[int, Numeric(low=0, high=MAX_COUNT, whole=True)]
 Positive = Annotated[int, Numeric(low=1, high=MAX_COUNT, whole=True)]

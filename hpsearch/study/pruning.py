@@ -1,7 +1,8 @@
 """The pruning rules: when a trial is stopped because others, or its own past, are better.
 
 Each rule is a fold over what was recorded (trial number, step, value) and decides at a trial's last
-measurement. A measurement without a finite objective is passed over by every rule.
+measurement. A measurement without a finite objective is passed over by every rule. The rules that predict
+a trial's end are in `curves.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hpsearch.spec.model import Objective, PrunerSpec, PruningRule, Spec
+from hpsearch.study.curves import Axis, Clock, Convex, DecayCurve, finite
 from hpsearch.study.trial import KEEP, Decision, Measurement, State, Trial
 
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -37,7 +39,7 @@ def make_pruner(spec: Spec) -> Pruner:
     rule = spec.pruner
     match rule.type:
         case PruningRule.MEDIAN:
-            return Median(spec.objective, rule.min_steps, rule.min_trials)
+            return Median(spec.objective, rule)
         case PruningRule.ASHA:
             return Halving(spec.objective, rungs(spec), rule.reduction_factor)
         case PruningRule.HYPERBAND:
@@ -46,7 +48,11 @@ def make_pruner(spec: Spec) -> Pruner:
             return Patience(spec.objective, rule)
         case PruningRule.THRESHOLD:
             return Threshold(spec.objective, rule)
-        case _:
+        case PruningRule.DECAY_CURVE:
+            return DecayCurve(spec)
+        case PruningRule.CONVEX:
+            return Convex(spec)
+        case PruningRule.NONE:
             return Never()
 
 
@@ -78,17 +84,18 @@ class Never:
 
 
 @dataclass(slots=True)
-class _Curve:
-    """One trial's finite values: their steps, and sums[i] of the first i+1 of them."""
+class _Averages:
+    """One trial's finite values: their places, and sums[i] of the first i+1 of them."""
 
-    steps: list[int] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+    places: list[float] = field(default_factory=list)
     sums: list[float] = field(default_factory=list)
     best: float = math.nan
     current: bool = False  # whether the last measurement had a value
 
-    def average(self, step: int) -> float | None:
-        """The mean of the values up to a step, None where there is none."""
-        count = bisect_right(self.steps, step)
+    def average(self, place: float) -> float | None:
+        """The mean of the values up to a place, None where there is none."""
+        count = bisect_right(self.places, place)
         return self.sums[count - 1] / count if count else None
 
 
@@ -97,57 +104,63 @@ class Median:
 
     At step s: the running average of every completed trial up to s (those without a value are skipped),
     their median, and this trial's best value up to s. Only once `min_trials` have completed, and not
-    before `min_steps`. Source: Vertex AI, `medianAutomatedStoppingSpec`.
+    before `min_steps`. With `use_elapsed`, seconds of running take the place of steps. Source: Vertex AI,
+    `medianAutomatedStoppingSpec`.
     """
 
-    def __init__(self, objective: Objective, min_steps: int = 0, min_trials: int = 5) -> None:
+    def __init__(self, objective: Objective, rule: PrunerSpec) -> None:
         self._objective = objective
-        self._min_steps = min_steps
-        self._min_trials = max(min_trials, 1)
-        self._running: dict[int, _Curve] = {}
-        self._completed: list[_Curve] = []
-        self._medians: dict[int, tuple[float, int] | None] = {}
+        self._axis = Axis(rule.use_elapsed)
+        self._min_place = rule.min_steps
+        self._min_trials = max(rule.min_trials, 1)
+        self._running: dict[int, _Averages] = {}
+        self._completed: list[_Averages] = []
+        self._medians: dict[float, tuple[float, int] | None] = {}
 
     def record(self, trial: Trial, measurement: Measurement) -> None:
-        """Extend the trial's curve."""
-        curve = self._running.setdefault(trial.number, _Curve())
-        value = _finite(self._objective, measurement)
-        curve.current = value is not None
+        """Extend the trial's averages."""
+        averages = self._running.setdefault(trial.number, _Averages())
+        place = self._axis.place(averages.clock, trial, measurement)
+        value = finite(self._objective, measurement)
+        averages.current = value is not None
         if value is None:
             return
-        curve.steps.append(measurement.step)
-        curve.sums.append(value + (curve.sums[-1] if curve.sums else 0.0))
-        if math.isnan(curve.best) or self._objective.better(value, curve.best):
-            curve.best = value
+        averages.places.append(place)
+        averages.sums.append(value + (averages.sums[-1] if averages.sums else 0.0))
+        if math.isnan(averages.best) or self._objective.better(value, averages.best):
+            averages.best = value
 
     def ended(self, trial: Trial) -> None:
         """Only completed trials are compared with."""
-        curve = self._running.pop(trial.number, None)
-        if curve and curve.steps and trial.state is State.COMPLETED:
-            self._completed.append(curve)
+        averages = self._running.pop(trial.number, None)
+        if averages and averages.places and trial.state is State.COMPLETED:
+            self._completed.append(averages)
             self._medians.clear()
 
     def decide(self, trial: Trial) -> Decision:
-        """Compare the trial's best with the median at its last step."""
-        curve = self._running.get(trial.number)
-        if curve is None or not curve.current or len(self._completed) < self._min_trials:
+        """Compare the trial's best with the median at its last measurement."""
+        mine = self._running.get(trial.number)
+        if mine is None or not mine.current or len(self._completed) < self._min_trials:
             return KEEP
-        step = curve.steps[-1]
-        median = self._median(step)
-        if step < self._min_steps or median is None or not self._objective.better(median[0], curve.best):
+        place = mine.places[-1]
+        median = self._median(place) if place >= self._min_place else None
+        if median is None or not self._objective.better(median[0], mine.best):
             return KEEP
         return Decision(
             True,
-            f"{self._objective.metric} {curve.best:.6g}, its best up to step {step}, is worse than "
-            f"the median {median[0]:.6g} of {median[1]} completed trials",
+            f"{self._objective.metric} {mine.best:.6g}, its best up to {self._axis.say(place)}, is worse "
+            f"than the median {median[0]:.6g} of {median[1]} completed trials",
         )
 
-    def _median(self, step: int) -> tuple[float, int] | None:
-        """The median of the averages up to a step and their number, kept until a trial completes."""
-        if step not in self._medians:
-            averages = [average for c in self._completed if (average := c.average(step)) is not None]
-            self._medians[step] = (statistics.median(averages), len(averages)) if averages else None
-        return self._medians[step]
+    def _median(self, place: float) -> tuple[float, int] | None:
+        """The median of the averages up to a place and their number; by step kept until a trial completes."""
+        if place in self._medians:
+            return self._medians[place]
+        averages = [average for c in self._completed if (average := c.average(place)) is not None]
+        median = (statistics.median(averages), len(averages)) if averages else None
+        if not self._axis.seconds:  # no two measurements lie at the same second
+            self._medians[place] = median
+        return median
 
 
 class Halving:
@@ -172,7 +185,7 @@ class Halving:
     def record(self, trial: Trial, measurement: Measurement) -> None:
         """Note the value at every rung that the trial reaches by it."""
         before = reached = self._reached.get(trial.number, 0)
-        value = _finite(self._objective, measurement)
+        value = finite(self._objective, measurement)
         if value is not None:
             reached = max(before, bisect_right(self._rungs, measurement.step))
             for rung in range(before, reached):
@@ -267,7 +280,7 @@ class Patience:
 
     def record(self, trial: Trial, measurement: Measurement) -> None:
         """Count the measurement, or start again from an improvement."""
-        value = _finite(self._objective, measurement)
+        value = finite(self._objective, measurement)
         cost, past = self._objective.cost, self._trials.get(trial.number)
         if past:
             past.current = value is not None
@@ -316,7 +329,7 @@ class Threshold:
     def decide(self, trial: Trial) -> Decision:
         """Compare the last value with the two bounds."""
         last = self._last.get(trial.number)
-        value = _finite(self._objective, last) if last else None
+        value = finite(self._objective, last) if last else None
         if last is None or value is None or last.step < self._rule.min_steps:
             return KEEP
         said = f"{self._objective.metric} {value:.6g} at step {last.step}"
@@ -325,9 +338,3 @@ class Threshold:
         if self._rule.upper is not None and value > self._rule.upper:
             return Decision(True, f"{said} is above the upper bound {self._rule.upper:.6g}")
         return KEEP
-
-
-def _finite(objective: Objective, measurement: Measurement) -> float | None:
-    """The objective's value in a measurement, None where it is absent or not finite."""
-    value = measurement.metrics.get(objective.metric, math.nan)
-    return value if math.isfinite(value) else None

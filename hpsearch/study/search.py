@@ -12,12 +12,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
-from hpsearch.spec.model import Constraint, Objective, PruningRule, Spec
+from hpsearch.spec.model import Objective, PruningRule
+from hpsearch.study.front import best_of
 from hpsearch.study.pruning import Pruner
 from hpsearch.study.stopping import StoppingRule
 from hpsearch.study.trial import (
@@ -385,50 +384,6 @@ class Search:
     @property
     def _objective(self) -> Objective:
         return self.study.spec.objective
-
-
-def best_of(trials: Iterable[Trial], study: Study) -> Trial | None:
-    """The safe completed trial with the best first objective, on the front; the earlier one of equals.
-
-    None if there is no such trial.
-    """
-    scored = [(costs, trial.number, trial) for costs, trial in _scored(trials, study.spec)]
-    return min(scored)[2] if scored else None
-
-
-def front_of(trials: Iterable[Trial], study: Study) -> list[Trial]:
-    """The Pareto front of the safe completed trials, in order of their numbers.
-
-    A trial is on it unless another is no worse in any objective and better in one; equals are on it together.
-    """
-    scored = _scored(trials, study.spec)
-    # Sets of points are the bits of integers, so that 10,000 trials take a tenth of a second.
-    bits = {costs: 1 << place for place, costs in enumerate({costs for costs, _ in scored})}
-    no_worse = dict.fromkeys(bits, -1)
-    for axis in range(len(study.spec.objectives)):
-        so_far, cost = 0, itemgetter(axis)
-        for _, group in groupby(sorted(bits, key=cost), cost):
-            equals = list(group)
-            so_far |= sum(bits[costs] for costs in equals)
-            for costs in equals:
-                no_worse[costs] &= so_far
-    front = [trial for costs, trial in scored if no_worse[costs] == bits[costs]]
-    return sorted(front, key=lambda trial: trial.number)
-
-
-def broken(trial: Trial, spec: Spec) -> list[Constraint]:
-    """The constraints that a trial does not keep at its end; one that was never measured is not kept."""
-    last = {each: trial.values(each.objective.metric)[-1:] for each in spec.constraints}
-    return [each for each, found in last.items() if not found or each.violation(found[0][1]) > 0]
-
-
-def _scored(trials: Iterable[Trial], spec: Spec) -> list[tuple[tuple[float, ...], Trial]]:
-    """The safe completed trials that have all objectives, each with its costs."""
-    return [
-        (tuple(o.cost(value) for o, value in zip(spec.objectives, outcomes, strict=True)), trial)
-        for trial in trials
-        if trial.state is State.COMPLETED and not broken(trial, spec) and (outcomes := trial.outcomes(spec))
-    ]
 
 
 def trial_directory(study: Path, number: int) -> Path:

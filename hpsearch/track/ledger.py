@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hpsearch.spec.model import Params, Selection, Spec
-from hpsearch.study.search import broken
+from hpsearch.study.front import broken
 from hpsearch.study.trial import Attempt, Change, Ending, Measurement, State, StudyEnding, Trial
 from hpsearch.track.rows import Point, clean_name
 

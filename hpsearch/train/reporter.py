@@ -6,7 +6,7 @@ import math
 import operator
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from threading import Lock
 
@@ -46,12 +46,15 @@ class Reporter:
         self.stopped = False
 
     def measure(self, measurement: Measurement) -> bool:
-        """Report the numbers of a measurement; False when the trial must stop."""
-        step = self._step(measurement.step)
-        if step is None:
-            return not self.stopped
+        """Report the numbers of a measurement; False when the trial must stop.
+
+        Steps only grow, but further metrics may follow at the same step.
+        """
         if not isinstance(measurement.metrics, Mapping):
             raise TypeError(f"metrics must map names to numbers, got {_show(measurement.metrics)}")
+        step = self._step(measurement.step, measurement.metrics)
+        if step is None:
+            return not self.stopped
         self.step = step
         metrics = self._numbers(step, measurement.metrics)
         self.last.update({name: (step, value) for name, value in metrics.items()})
@@ -69,6 +72,10 @@ class Reporter:
         if self._noted[topic] == 1:
             self._send(Report(note=_printable(text)))
 
+    def push(self) -> None:
+        """Send on what could not be sent at once: for those who may not report again for long."""
+        self._send(Report())
+
     def resume(self, step: int, last: Mapping[str, tuple[int, float]]) -> None:
         """Go on with what an earlier attempt had said up to a step."""
         self.step = step
@@ -81,18 +88,22 @@ class Reporter:
                 self._send(Report(note=f"{topic}: {count - 1} more like the first"))
         self._send(Report(ending=replace(ending, reason=_printable(ending.reason))))
 
-    def verdict(self) -> Ending | None:
-        """What keeps a trial that ran to its end from being complete; None if nothing does."""
+    def verdict(self, kind: str = "metric") -> Ending | None:
+        """What keeps a trial that ran to its end from being complete; None if nothing does.
+
+        `kind` is what the user calls a metric.
+        """
         if self._metric not in self.last:
             seen = ", ".join(self.last) or "none"
             rejected = f"; rejected: {self._rejected}" if self._rejected else ""
-            return Ending(State.FAILED, f"metric {self._metric} never reported; tags seen: {seen}{rejected}")
+            reason = f"{kind} {self._metric} never reported; tags seen: {seen}{rejected}"
+            return Ending(State.FAILED, reason, silent=not rejected)
         step, value = self.last[self._metric]
         if not math.isfinite(value):
             return Ending(State.INFEASIBLE, f"{self._metric} is {value} at step {step}")
         return None
 
-    def _step(self, given: object) -> int | None:
+    def _step(self, given: object, metrics: Iterable[object]) -> int | None:
         try:
             step = -1 if isinstance(given, bool) else operator.index(given)  # type: ignore[arg-type]
         except TypeError:
@@ -100,7 +111,8 @@ class Reporter:
         if not 0 <= step < LARGEST_STEP:
             self.note("steps", f"step {_show(given)} is not a whole number of at least 0: dropped")
             return None
-        if self.step is not None and step <= self.step:
+        again = any(name in self.last and self.last[name][0] == step for name in metrics)
+        if self.step is not None and (step < self.step or again):
             self.note("steps", f"step {step} came after step {self.step}: dropped")
             return None
         return step

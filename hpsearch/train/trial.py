@@ -25,8 +25,7 @@ def execute(launch: Launch, report: Callable[[Report], bool]) -> None:
     `report` returns False when the trial must stop: it then stops without an ending. Whatever the user's
     code raises becomes a FAILED ending of one line, with the traceback on stderr.
     """
-    # As many threads as the trial's CPUs, so that sums are added in the same order wherever it runs.
-    torch.set_num_threads(max(1, int(launch.context.resources.cpu)))
+    prepare(launch)
     reporter = Reporter(report, launch.metric)
     try:
         module = load(launch.module, launch.python_path)
@@ -43,6 +42,15 @@ def execute(launch: Launch, report: Callable[[Report], bool]) -> None:
             ending = failure(error, launch.module)
     if ending is not None and not reporter.stopped:
         reporter.end(ending)
+
+
+def prepare(launch: Launch) -> None:
+    """Give this process the trial's seed and threads.
+
+    As many threads as CPUs, so that sums are added in the same order wherever it runs.
+    """
+    torch.set_num_threads(max(1, int(launch.context.resources.cpu)))
+    seed_everything(launch.context.seed)
 
 
 def attempt(module: ModuleType, launch: Launch, reporter: Reporter) -> Ending | None:

@@ -63,14 +63,18 @@ def build(params: Params, context: Context) -> Learner[tuple[Tensor, ...]]:
         penalty = sum(l1 * weight.abs().sum() + l2 * weight.square().sum() for weight in weights)
         return mse_loss(model(inputs), targets) + penalty
 
+    size = sum(parameter.numel() for parameter in model.parameters())
+
     def evaluate() -> dict[str, float]:
         answers = model(unseen) * spread + middle
-        return {"val_rmse": mse_loss(answers, truth).sqrt().item()}
+        return {"val_rmse": mse_loss(answers, truth).sqrt().item(), "weights": size}
 
     optimizer = OPTIMIZERS[str(params.get("optimizer", "Adam"))]
+    # Only some optimizers have one; a condition in the search space gives it to those.
+    momentum = {"momentum": float(params["momentum"])} if "momentum" in params else {}
     return Learner(
         model=model,
-        optimizer=optimizer(model.parameters(), lr=float(params["learning_rate"])),
+        optimizer=optimizer(model.parameters(), lr=float(params["learning_rate"]), **momentum),
         batches=Batches(*examples, batch_size=int(params.get("batch_size", 32)), seed=context.seed),
         loss=loss,
         evaluate=evaluate,

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from hpsearch.spec.model import (
+    Categorical,
+    Condition,
+    Constraint,
+    Discrete,
+    Double,
+    Goal,
+    Integer,
+    Objective,
+    Scale,
+    SearchSpace,
+    key_of,
+)
 from hpsearch.spec.reading import parse
 from hpsearch.study.history import History
 from hpsearch.study.store import Store
@@ -72,6 +86,40 @@ def study(home: Path, name: str = "demo", yaml: str = YAML) -> Study:
     spec = parse(yaml, "demo.yaml").spec
     assert spec is not None
     return Study(name, f"{name}-uid", NOON, spec, home / name)
+
+
+WIDTH = Discrete("width", (8, 16.5), Scale.LOG, Condition("layers", (2, 3)))
+# Two children of one name, and a child of a child.
+TREE = SearchSpace(
+    (
+        Categorical("optimizer", ("adam", "sgd")),
+        Double("rate", 0.001, 0.1, Scale.LOG, Condition("optimizer", ("adam",))),
+        Double("rate", 0.1, 1.0, Scale.LINEAR, Condition("optimizer", ("sgd",))),
+        Integer("layers", 1, 3),
+        WIDTH,
+        Double("dropout", 0.1, 0.5, Scale.REVERSE_LOG, Condition(key_of(WIDTH), (16.5,))),
+    )
+)
+
+
+def several(home: Path, *, limit: float | None = None) -> Study:
+    """A study of two objectives over TREE; a `limit` is what latency must not pass."""
+    objectives = (Objective("loss", Goal.MINIMIZE), Objective("accuracy", Goal.MAXIMIZE))
+    latency = Objective("latency", Goal.MINIMIZE)
+    constraints = () if limit is None else (Constraint(latency, limit),)
+    made = study(home)
+    spec = replace(made.spec, space=TREE, objectives=objectives, constraints=constraints)
+    return replace(made, spec=spec)
+
+
+def scored(number: int, loss: float, accuracy: float, *, latency: float = math.nan) -> Trial:
+    """A completed trial of `several`, measured once."""
+    made = Trial(number, f"u-{number}", {"optimizer": "adam", "rate": 0.01, "layers": 1}, NOON)
+    made.attempts.append(Attempt(1, NOON + 7))
+    metrics = {"loss": loss, "accuracy": accuracy, "latency": latency}
+    made.measurements.append(Measurement(100, metrics, NOON + 1_000))
+    made.ending = Ending(State.COMPLETED, "reached step 100", NOON + 10_000)
+    return made
 
 
 def history(made: Study, trials: Sequence[Trial], ending: StudyEnding | None = None) -> History:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import facts
 import pytest
-from facts import YAML, completed, failed, infeasible, pruned, running
+from facts import YAML, completed, failed, infeasible, pruned, running, scored
 
 from hpsearch.show import answers
 from hpsearch.spec.model import Reading, Selection
@@ -25,6 +26,7 @@ TRIAL_KEYS = {
     "params",
     "step",
     "objective",
+    "objectives",
     "attempts",
     "started",
     "ended",
@@ -89,6 +91,18 @@ def test_check_has_every_documented_key_and_each_type_of_parameter() -> None:
     ]
 
 
+def test_check_shows_for_which_values_of_its_parent_a_parameter_is_active(tmp_path: Path) -> None:
+    shown = answers.parameters(facts.several(tmp_path).spec.space)
+    assert [(one["name"], one["condition"]) for one in shown] == [
+        ("optimizer", None),
+        ("rate", {"parent": "optimizer", "values": ["adam"]}),
+        ("rate", {"parent": "optimizer", "values": ["sgd"]}),
+        ("layers", None),
+        ("width", {"parent": "layers", "values": [2, 3]}),
+        ("dropout", {"parent": "width", "values": [16.5]}),
+    ]
+
+
 def test_check_of_an_invalid_file_lists_its_errors_and_no_parameters() -> None:
     reading = parse(YAML.replace("maxTrials: 20", "maxTrials: many"), "x.yaml")
     answer = answers.check(reading)
@@ -117,6 +131,7 @@ def test_trials_have_the_documented_keys_and_utc_times(history: Make) -> None:
         "params": {"lr": 0.012345678, "depth": 3, "batch": 16, "kind": "a"},
         "step": 200,
         "objective": 2.5,
+        "objectives": {"loss": 2.5},
         "attempts": 1,
         "started": "2026-01-31T12:00:00.007Z",
         "ended": "2026-01-31T12:00:10.000Z",
@@ -135,20 +150,47 @@ def test_a_pruned_trial_shows_its_last_finite_value_and_an_infeasible_one_none(h
 def test_what_counts_follows_the_selection_for_completed_trials_only(history: Make) -> None:
     told = history(completed(0, 1.0, 4.0), pruned(1, [1.0, 4.0]))
     study = replace(told.study, spec=replace(told.study.spec, selection=Selection.BEST))
-    assert [answers.objective_of(trial, study) for trial in told.trials] == [1.0, 4.0]
+    assert [answers.trial(trial, study)["objective"] for trial in told.trials] == [1.0, 4.0]
 
 
 def test_best_names_the_trial_and_the_step_that_counts(history: Make) -> None:
     answer = answers.best(history(completed(0, 2.5), completed(1, 1.5), pruned(2, [0.1])))
-    assert set(answer) == {"study", "trial", "metric", "goal", "value", "step"}
+    assert set(answer) == {"study", "trial", "metric", "goal", "value", "step", "objectives", "front"}
     assert set(answer["trial"]) == TRIAL_KEYS
+    assert answer["objectives"] == [{"metric": "loss", "goal": "MINIMIZE", "value": 1.5}]
+    assert answer["front"] == [answer["trial"]]
     assert (answer["trial"]["number"], answer["value"], answer["step"]) == (1, 1.5, 200)
     assert (answer["metric"], answer["goal"]) == ("loss", "MINIMIZE")
 
 
 def test_best_without_a_completed_trial_has_a_null_trial(history: Make) -> None:
     answer = answers.best(history(pruned(0, [0.1])))
-    assert (answer["trial"], answer["value"], answer["step"]) == (None, None, None)
+    assert (answer["trial"], answer["value"], answer["step"], answer["front"]) == (None, None, None, [])
+    assert answer["objectives"] == [{"metric": "loss", "goal": "MINIMIZE", "value": None}]
+
+
+def test_best_of_several_objectives_names_the_front_and_its_best_by_the_first(tmp_path: Path) -> None:
+    trials = [scored(0, 3.0, 0.9), scored(1, 1.0, 0.5), scored(2, 2.0, 0.4), scored(3, 2.0, 0.8)]
+    answer = answers.best(facts.history(facts.several(tmp_path), trials))
+    assert [one["number"] for one in answer["front"]] == [0, 1, 3]
+    assert (answer["trial"]["number"], answer["value"], answer["step"]) == (1, 1.0, 100)
+    assert answer["objectives"] == [
+        {"metric": "loss", "goal": "MINIMIZE", "value": 1.0},
+        {"metric": "accuracy", "goal": "MAXIMIZE", "value": 0.5},
+    ]
+    assert answer["trial"]["objectives"] == {"loss": 1.0, "accuracy": 0.5}
+
+
+def test_a_trial_that_lacks_an_objective_shows_null_for_it_and_is_not_on_the_front(tmp_path: Path) -> None:
+    told = facts.history(facts.several(tmp_path), [scored(0, 1.0, math.nan), scored(1, 2.0, 0.5)])
+    assert answers.trials(told)["trials"][0]["objectives"] == {"loss": 1.0, "accuracy": None}
+    assert [one["number"] for one in answers.best(told)["front"]] == [1]
+
+
+def test_only_safe_trials_are_the_best(tmp_path: Path) -> None:
+    trials = [scored(0, 1.0, 0.9, latency=101.0), scored(1, 2.0, 0.5, latency=100.0), scored(2, 0.5, 0.9)]
+    answer = answers.best(facts.history(facts.several(tmp_path, limit=100.0), trials))
+    assert ([one["number"] for one in answer["front"]], answer["trial"]["number"]) == ([1], 1)
 
 
 def test_show_has_the_documented_keys(history: Make, tmp_path: Path) -> None:

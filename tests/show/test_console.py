@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import facts
 import pytest
 from facts import completed, failed, infeasible, pruned, running
 from rich.console import Console as RichConsole
+from screens import Terminal, summary
 
 from hpsearch.errors import UsageError
 from hpsearch.show import lines
@@ -25,7 +26,7 @@ from hpsearch.show.progress import Progress
 from hpsearch.spec.model import Problem
 from hpsearch.study.history import History
 from hpsearch.study.search import Search
-from hpsearch.study.trial import Attempt, Entry, Outcome, StudyEnding, Trial
+from hpsearch.study.trial import Attempt, Entry, Outcome, Trial
 
 Make = Callable[..., History]
 EVIL = "\x1b[2J\x1b]0;owned\x07 \x9b31m [bold]red[/bold]\nerror: forged\r :smile:"
@@ -38,13 +39,6 @@ class FakeSearch:
     trials: dict[int, Trial] = field(default_factory=dict)
 
 
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 def watched(console: Console, home: Path, trials: Sequence[Trial], *, resumed: Sequence[Trial] = ()) -> None:
     """Show a run of these trials, one after the other."""
     search = FakeSearch({trial.number: trial for trial in resumed})
@@ -54,13 +48,6 @@ def watched(console: Console, home: Path, trials: Sequence[Trial], *, resumed: S
         for entry in facts.entries(trial):
             console.committed([entry])
     console.stopped()
-
-
-def summary(history: History, outcome: Outcome, **changes: Any) -> lines.Summary:
-    commands = lines.commands("demo", home="my home", embedded=True, local=True, address=None)
-    ending = StudyEnding(outcome, "so it ended")
-    values = {"undelivered": 0, "problem": None, "tracking_uri": "http://host", "commands": commands}
-    return lines.Summary(history, ending, **(values | changes))
 
 
 def test_on_a_pipe_every_event_is_one_plain_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +86,7 @@ def test_a_run_says_first_what_it_will_do_and_never_a_password(
 def test_a_second_attempt_says_where_it_goes_on(tmp_path: Path) -> None:
     trial, spec = running(7), facts.study(tmp_path).spec
     again = [Entry(7, Attempt(2, 0, 100)), Entry(7, Attempt(3, 0, None))]
-    assert [lines.event(entry, trial, spec, best=False) for entry in again] == [
+    assert [lines.event(entry, trial, spec, standing="") for entry in again] == [
         "trial 7 started again from step 100 (attempt 2)",
         "trial 7 started again from the beginning (attempt 3)",
     ]

@@ -82,7 +82,7 @@ def test_what_a_sampler_keeps_goes_on_only_to_a_sampler_of_its_kind() -> None:
         ((*SPACE, Integer("new", 1, 2)), "parameter new is new"),
         (
             (Double("rate", 0.001, 0.2, Scale.LOG), *SPACE[1:]),
-            "parameter rate was DOUBLE 0.001..0.1 on a log scale, here it is DOUBLE 0.001..0.2 on a log scale",
+            "rate was DOUBLE 0.001..0.1 on a log scale, here it is DOUBLE 0.001..0.2 on a log scale",
         ),
         (
             (*SPACE[:2], Categorical("optimizer", ("sgd", "adam", "lbfgs")), SPACE[3]),

@@ -7,78 +7,15 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from told import MAX, MIN, Told, lcbench, replay, spec
 
-from hpsearch.spec.model import Goal, Objective, PrunerSpec, PruningRule, SearchSpace, Spec
-from hpsearch.study.pruning import Hyperband, Pruner, make_pruner, rungs
+from hpsearch.spec.model import Goal, PruningRule, Spec
+from hpsearch.study.pruning import Hyperband, make_pruner, rungs
 from hpsearch.study.trial import Decision, Ending, Measurement, State, Trial
-
-CURVES = Path(__file__).parents[2] / ".." / "shared" / "curves" / "lcbench_surrogate.npz"
-MIN, MAX = Goal.MINIMIZE, Goal.MAXIMIZE
-
-
-def spec(rule: PruningRule, goal: Goal = MIN, steps: tuple[int, int] = (1000, 100), **settings: Any) -> Spec:
-    return Spec(
-        source="x.yaml",
-        text="",
-        sha256="",
-        dialect="hpsearch",
-        module="trainer",
-        args=(),
-        space=SearchSpace(()),
-        objectives=(Objective("val_rmse", goal),),
-        max_steps=steps[0],
-        measure_every=steps[1],
-        pruner=PrunerSpec(rule, **settings),
-    )
-
-
-class Told:
-    """A pruner with its trials: `measure` records and decides, as the search does."""
-
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
-        self.pruner: Pruner = make_pruner(spec)
-        self.trials: dict[int, Trial] = {}
-        self.log: list[tuple[int, Measurement | State]] = []
-
-    def measure(self, number: int, step: int, value: float, metric: str = "val_rmse") -> Decision:
-        trial = self.record(number, Measurement(step, {metric: value, "other": 0.0}))
-        return self.pruner.decide(trial)
-
-    def record(self, number: int, measurement: Measurement) -> Trial:
-        trial = self.trials.setdefault(number, Trial(number, f"t{number}", {}, 0))
-        trial.measurements.append(measurement)
-        self.log.append((number, measurement))
-        self.pruner.record(trial, measurement)
-        return trial
-
-    def end(self, number: int, state: State = State.COMPLETED) -> None:
-        self.trials[number].ending = Ending(state, "so")
-        self.log.append((number, state))
-        self.pruner.ended(self.trials[number])
-
-    def curve(self, number: int, *values: float, state: State = State.COMPLETED) -> None:
-        """A trial measured at steps 100, 200, ... up to its end, whatever the rule says."""
-        for index, value in enumerate(values, 1):
-            self.measure(number, 100 * index, value)
-        self.end(number, state)
-
-    def folded_again(self) -> Told:
-        """The same facts, trial by trial and without a single decision, in a fresh pruner."""
-        again = Told(self.spec)
-        for number in self.trials:
-            for fact in (fact for n, fact in self.log if n == number):
-                if isinstance(fact, State):
-                    again.end(number, fact)
-                else:
-                    again.record(number, fact)
-        return again
-
 
 # -- median --------------------------------------------------------------------------------------------
 
@@ -147,6 +84,39 @@ def test_median_takes_a_newly_completed_trial_into_account_at_once() -> None:
     assert not told.measure(8, 100, 4.0).prune
     told.curve(1, 1.0)
     assert told.measure(9, 100, 4.0).prune  # the median is now 3
+
+
+@pytest.mark.parametrize(("goal", "sign"), [(MIN, 1.0), (MAX, -1.0)])
+def test_median_by_seconds_compares_trials_that_have_been_running_for_as_long(
+    goal: Goal, sign: float
+) -> None:
+    told = Told(spec(PruningRule.MEDIAN, goal, use_elapsed=True, min_trials=3, min_steps=10))
+    for number, value in enumerate([1.0, 2.0, 3.0]):  # in 20 s to step 100, in another 20 s to step 200
+        told.attempt(number, 1000)
+        told.measure(number, 100, sign * value, seconds=1020)
+        told.measure(number, 200, sign * (value - 1), seconds=1040)
+        told.end(number)
+    told.attempt(7, 5000)
+    assert not told.measure(7, 800, sign * 99, seconds=5009.9).prune  # not before 10 s
+    assert not told.measure(7, 810, sign * 99, seconds=5019.9).prune  # no trial had a value by then
+    assert not told.measure(7, 820, sign * 2, seconds=5020).prune  # the averages up to 20 s are 1, 2, 3
+    told.attempt(8, 6000)
+    decision = told.measure(8, 10, sign * 1.75, seconds=6040.04)  # those up to 40 s are 0.5, 1.5, 2.5
+    assert decision.reason == (
+        f"val_rmse {sign * 1.75:g}, its best up to 40.0 s, is worse than "
+        f"the median {sign * 1.5:g} of 3 completed trials"
+    )
+
+
+def test_median_by_seconds_counts_the_attempts_of_a_trial_and_not_what_lies_between_them() -> None:
+    told = Told(spec(PruningRule.MEDIAN, use_elapsed=True, min_trials=1))
+    told.measure(0, 100, 1.0, seconds=10)
+    told.end(0)
+    told.attempt(1, 100)
+    assert not told.measure(1, 100, 9.0, seconds=106).prune
+    told.attempt(1, 900)  # 6 s so far
+    assert not told.measure(1, 200, 9.0, seconds=903.9).prune
+    assert told.measure(1, 300, 9.0, seconds=904).prune
 
 
 def test_median_decides_quickly_among_ten_thousand_completed_trials() -> None:
@@ -301,13 +271,18 @@ def test_threshold_may_have_one_bound_only() -> None:
 
 # -- all of them ---------------------------------------------------------------------------------------
 
-RULES: dict[PruningRule, Callable[[], Spec]] = {
-    PruningRule.MEDIAN: lambda: spec(PruningRule.MEDIAN, min_trials=2),
-    PruningRule.ASHA: lambda: spec(PruningRule.ASHA),
-    PruningRule.HYPERBAND: lambda: spec(PruningRule.HYPERBAND),
-    PruningRule.PATIENCE: lambda: spec(PruningRule.PATIENCE, patience=2),
-    PruningRule.THRESHOLD: lambda: spec(PruningRule.THRESHOLD, lower=0.2, upper=0.9),
-    PruningRule.NONE: lambda: spec(PruningRule.NONE),
+RULES: dict[str, Callable[[], Spec]] = {
+    "median": lambda: spec(PruningRule.MEDIAN, min_trials=2),
+    "median by seconds": lambda: spec(PruningRule.MEDIAN, min_trials=2, use_elapsed=True),
+    "asha": lambda: spec(PruningRule.ASHA),
+    "hyperband": lambda: spec(PruningRule.HYPERBAND),
+    "patience": lambda: spec(PruningRule.PATIENCE, patience=2),
+    "threshold": lambda: spec(PruningRule.THRESHOLD, lower=0.2, upper=0.9),
+    "decay curve": lambda: spec(PruningRule.DECAY_CURVE),
+    "decay curve by seconds": lambda: spec(PruningRule.DECAY_CURVE, use_elapsed=True),
+    "convex": lambda: spec(PruningRule.CONVEX, min_measurements=3),
+    "convex by seconds": lambda: spec(PruningRule.CONVEX, min_measurements=3, use_elapsed=True),
+    "none": lambda: spec(PruningRule.NONE),
 }
 
 
@@ -318,66 +293,77 @@ def test_without_a_rule_nothing_is_pruned() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_not_finite_decides_nothing_and_changes_nothing(
-    rule: PruningRule, value: float
-) -> None:
+def test_a_value_that_is_not_finite_decides_nothing_and_changes_nothing(rule: str, value: float) -> None:
     plain, disturbed = Told(RULES[rule]()), Told(RULES[rule]())
     for told in (plain, disturbed):
-        told.curve(0, 0.5, 0.4, 0.3)
-        told.curve(1, 0.6, 0.5, 0.4)
-    assert not disturbed.measure(2, 50, value).prune
-    assert not disturbed.measure(3, 100, value).prune
-    assert not disturbed.measure(3, 150, 0.0, metric="unknown").prune
-    for number, step, seen in [(2, 100, 0.55), (2, 200, 0.6), (4, 100, 0.45), (2, 300, 0.95), (2, 400, 0.97)]:
+        for number in range(8):
+            told.curve(number, *(level + number / 10 for level in (0.5, 0.4, 0.3)))
+    assert not disturbed.measure(12, 50, value).prune
+    assert not disturbed.measure(13, 100, value).prune
+    assert not disturbed.measure(13, 150, 0.0, metric="unknown").prune
+    for number, step, seen in [
+        (12, 100, 0.55),
+        (12, 200, 0.6),
+        (14, 100, 0.45),
+        (12, 210, 2.6),
+        (12, 220, 2.7),
+    ]:
         assert disturbed.measure(number, step, seen) == plain.measure(number, step, seen)
-        assert not disturbed.measure(number, step + 50, value).prune
+        assert not disturbed.measure(number, step + 5, value).prune
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_other_metrics_of_a_step_are_no_progress_and_no_reason_to_prune(rule: str) -> None:
+    """A program that reports its tags one by one makes several measurements of a step."""
+    told, alone = Told(RULES[rule]()), Told(RULES[rule]())
+    for each in (told, alone):
+        for number in range(8):
+            each.curve(number, *(level + number / 50 for level in (0.5, 0.4, 0.3, 0.2)))
+    pruned = 0
+    for number in range(10, 13):
+        for step, value in enumerate([5.0, 5.0, 4.99, 4.99, 4.99, 4.99], 1):
+            assert not told.measure(number, 60 * step, 0.1, metric="accuracy").prune
+            decision = told.measure(number, 60 * step, value)
+            assert decision == alone.measure(number, 60 * step, value)
+            assert not told.measure(number, 60 * step, 0.1, metric="loss").prune
+            pruned += decision.prune
+    assert bool(pruned) == (rule != "none")
 
 
 def random_events(told: Told, seed: int, many: int) -> Iterator[tuple[int, Decision]]:
-    """Three trials at a time with random curves, ended when pruned, after 1,000 steps, or by chance."""
+    """Three trials at a time with random curves, ended when pruned, after 1,000 steps, or by chance.
+
+    A second a step; now and then a trial waits for its next attempt.
+    """
     draws = np.random.default_rng(seed)
     for _ in range(many):
         running = [n for n, t in told.trials.items() if t.ending is None]
         number = int(draws.choice(running)) if len(running) == 3 else len(told.trials)
-        step = ((told.trials[number].step or 0) if number in told.trials else 0) + 100
-        decision = told.measure(number, step, round(float(draws.uniform(0, 1)), 2))
+        level = np.random.default_rng(number).uniform(0, 1)
+        trial = told.trial(number)
+        step = (trial.step or 0) + 100
+        now = 100 * len(told.log)
+        if not trial.attempts or draws.uniform() < 0.1:
+            told.attempt(number, now - 50)
+        value = round(float(level + 20 / step + draws.uniform(0, 0.1)), 3)
+        decision = told.measure(number, step, value, seconds=now)
         yield number, decision
-        if decision.prune or step == 1000 or draws.uniform() < 0.05:
+        if decision.prune or step == 1000 or draws.uniform() < 0.03:
             done = State.COMPLETED if step == 1000 else State.FAILED
             told.end(number, State.PRUNED if decision.prune else done)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_pruner_folded_again_from_the_facts_decides_as_the_one_that_lived_through_them(
-    rule: PruningRule,
-) -> None:
+def test_a_pruner_folded_again_from_the_facts_decides_as_the_one_that_lived_through_them(rule: str) -> None:
     lived = Told(RULES[rule]())
-    pruned = sum(decision.prune for _, decision in random_events(lived, seed=1, many=150))
-    assert bool(pruned) == (rule is not PruningRule.NONE)
+    pruned = sum(decision.prune for _, decision in random_events(lived, seed=1, many=250))
+    assert bool(pruned) == (rule != "none")
     again = lived.folded_again()
     assert again.trials == lived.trials
-    assert list(random_events(again, 2, 100)) == list(random_events(lived, 2, 100))
+    assert list(random_events(again, 2, 150)) == list(random_events(lived, 2, 150))
 
 
 # -- real curves ---------------------------------------------------------------------------------------
-
-
-def replay(rule: PruningRule, accuracy: np.ndarray[Any, Any], **settings: Any) -> tuple[float, int]:
-    """The share of all training that was used, and the rank of the best completed of 100 settings."""
-    told = Told(spec(rule, MAX, steps=(50, 5), **settings))
-    used, completed = 0, []
-    for number, curve in enumerate(accuracy):
-        for step in range(5, 55, 5):
-            used += 5
-            decision = told.measure(number, step, float(curve[step]))
-            if decision.prune:
-                told.end(number, State.PRUNED)
-                break
-        else:
-            told.end(number)
-            completed.append(curve[50])
-    rank = 1 + int((accuracy[:, 50] > max(completed)).sum())
-    return used / (50 * len(accuracy)), rank
 
 
 @pytest.mark.parametrize(
@@ -393,12 +379,11 @@ def replay(rule: PruningRule, accuracy: np.ndarray[Any, Any], **settings: Any) -
 def test_on_real_curves_a_rule_saves_most_of_the_training_and_keeps_one_of_the_best(
     rule: PruningRule, settings: dict[str, Any], share: tuple[float, float]
 ) -> None:
-    assert CURVES.exists(), f"the learning curves are absent: {CURVES}"
-    accuracy = np.load(CURVES)["val_accuracy"]
-    results = []
-    for seed in range(3):
-        chosen = np.random.default_rng(seed).permutation(accuracy.shape[1])[:100]
-        results += [replay(rule, task[chosen], **settings) for task in accuracy]
-    assert share[0] < np.mean([used for used, _ in results]) < share[1]
-    ranks = [rank for _, rank in results]
+    seen = [
+        replay(rule, task.sample(seed, 100), 5, steps=(50, 5), **settings)
+        for seed in range(3)
+        for task in lcbench()
+    ]
+    assert share[0] < np.mean([each.used for each in seen]) < share[1]
+    ranks = [each.rank for each in seen]
     assert np.mean(ranks) <= 1.5 and max(ranks) <= 4
