@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +14,9 @@ from hpsearch.errors import HpsearchError, SpecError, UsageError
 from hpsearch.run.contract import INTERPRETERS
 from hpsearch.run.local import now
 from hpsearch.run.signals import heard_signals
-from hpsearch.spec.model import Spec
+from hpsearch.spec.model import Problem, Spec
 from hpsearch.spec.reading import read
+from hpsearch.study.birth import check_name, free_name, git_sha, is_name, versions
 from hpsearch.study.history import History, StoreReader, holds_study
 from hpsearch.study.lineage import inherit
 from hpsearch.study.pruning import make_pruner
@@ -46,8 +43,6 @@ KEEP_CHECKPOINTS = 2
 FAREWELL = 5.0
 # Between two flushes to MLflow (seconds); each costs a request per running trial.
 FLUSH = 2.0
-PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow")
-STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +74,7 @@ class Result:
 class Watcher(Protocol):
     """Somebody who looks on; called on the driver's main thread."""
 
+    def warned(self, file: str, warnings: Sequence[Problem]) -> None: ...
     def started(self, study: Study, search: Search, tracking_uri: str, resumed: bool) -> None: ...
     def committed(self, entries: Sequence[Entry]) -> None: ...
     def stopped(self) -> None: ...
@@ -91,9 +87,9 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     """
     if options.resume not in ("auto", "never", "must"):
         raise UsageError(f"--resume {options.resume!r} is none of auto, never, must")
-    spec = _valid_spec(file, strict=options.strict)
+    spec = _valid_spec(file, options, watcher)
     if options.study is not None:
-        _check_name(options.study)
+        check_name(options.study)
         if options.resume != "never" and holds_study(options.home / options.study):
             return _go_on(spec, options.study, options, watcher)
     if options.resume == "must":
@@ -104,8 +100,8 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
             hint="`hpsearch list` names the studies here",
         )
     _check_trainer(spec, _python_path(spec))
-    name = options.study or _free_name(options.home, file.stem)
-    _check_name(name)
+    name = options.study or free_name(options.home, file.stem)
+    check_name(name)
     # Absolute, so that a resume from elsewhere finds the trainer beside the file.
     spec = replace(spec, source=str(file.absolute()))
     study = Study(
@@ -114,8 +110,8 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
         created=now(),
         spec=spec,
         directory=(options.home / name).absolute(),
-        git_sha=_git_sha(file.absolute().parent),
-        versions=_versions(),
+        git_sha=git_sha(file.absolute().parent),
+        versions=versions(),
     )
     uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
     known = _known(spec, options.home)
@@ -127,7 +123,7 @@ def _known(spec: Spec, home: Path) -> tuple[Known, ...]:
     if spec.previous is None:
         return ()
     directory = home / spec.previous
-    if not STUDY_NAME.fullmatch(spec.previous) or not holds_study(directory):
+    if not is_name(spec.previous) or not holds_study(directory):
         raise UsageError(
             f"resumePreviousJobId {spec.previous!r} names no study in {home}",
             hint="`hpsearch list` names the studies there; remove it to start anew",
@@ -141,14 +137,6 @@ def _history(directory: Path) -> History:
         return reader.history()
     finally:
         reader.close()
-
-
-def _check_name(name: str) -> None:
-    if not STUDY_NAME.fullmatch(name):
-        raise UsageError(
-            f"study name {name!r} is not usable as a directory",
-            hint="use letters, digits, '_', '-' and '.', at most 100; give one with --study",
-        )
 
 
 def _go_on(spec: Spec, name: str, options: Options, watcher: Watcher) -> Result:
@@ -272,13 +260,14 @@ class _Journal:
                 (trial_directory(self._store.directory, number) / known.pop(0).name).unlink()
 
 
-def _valid_spec(file: Path, *, strict: bool) -> Spec:
-    reading = read(file, strict=strict)
+def _valid_spec(file: Path, options: Options, watcher: Watcher) -> Spec:
+    reading = read(file, strict=options.strict)
     if reading.spec is None:
         raise SpecError(
             f"{file} is not valid: {len(reading.errors)} error{'s' * (len(reading.errors) != 1)}",
             problems=reading.errors,
         )
+    watcher.warned(str(file), reading.warnings)
     return reading.spec
 
 
@@ -304,31 +293,3 @@ def _check_trainer(spec: Spec, python_path: Sequence[str]) -> None:
 
 def _where(python_path: Sequence[str]) -> str:
     return f"it is looked for in {', '.join(python_path)} and among the installed packages"
-
-
-def _free_name(home: Path, stem: str) -> str:
-    """The stem with the next number above all in use, so that names tell the order."""
-    pattern = re.compile(re.escape(stem) + r"-(\d+)")
-    used = [int(m[1]) for p in (home.iterdir() if home.is_dir() else ()) if (m := pattern.fullmatch(p.name))]
-    return f"{stem}-{max(used, default=0) + 1}"
-
-
-def _git_sha(directory: Path) -> str | None:
-    """The commit of the working tree that the file lies in, None outside of one."""
-    command = ["git", "-C", str(directory), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _versions() -> dict[str, str]:
-    """The versions of what a result depends on, without importing any of it."""
-    found = {"python": sys.version.split()[0]}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -248,3 +248,14 @@ def test_the_schema_is_printed(tmp_path: Path) -> None:
         schema = json.loads(hpsearch("schema", dialect, cwd=tmp_path).stdout)
         assert schema["$schema"].endswith("2020-12/schema")
     assert "trainingInput" in hpsearch("schema", cwd=tmp_path).stdout
+
+
+def test_a_run_tells_what_it_doubts_in_the_file(tmp_path: Path) -> None:
+    trainer(tmp_path, PROGRAM)
+    file = tmp_path / "config.yaml"
+    text = CLOUD_ML_ENGINE.format(job_dir=tmp_path / "jobs").replace("maxTrials: 6", "max_trials: 1")
+    file.write_text(text)
+    told = hpsearch("run", file, "--study", "s", "--local", "--json", cwd=tmp_path)
+    assert json.loads(told.stdout)["counts"]["completed"] == 1
+    assert f"{file}:12:5: warning:" in told.stderr
+    assert "write maxTrials" in told.stderr

@@ -210,6 +210,10 @@ class Console:
 
     # -- the Watcher --------------------------------------------------------------------------------
 
+    def warned(self, file: str, warnings: Sequence[Problem]) -> None:
+        """What a file that is about to run is in doubt about, on stderr."""
+        self.problems(file, (), warnings)
+
     def started(self, study: Study, search: Search, tracking_uri: str, resumed: bool) -> None:
         """Show that a run begins: a live view on a terminal, else one line for each event."""
         if self._quiet:

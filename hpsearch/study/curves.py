@@ -17,9 +17,9 @@ from hpsearch.spec.model import Objective, Selection, Spec
 from hpsearch.study.forecast import Points, extrapolate, predict
 from hpsearch.study.trial import KEEP, Attempt, Decision, Measurement, State, Trial
 
-UNLIKELY = 0.01  # a trial that beats the best with less than this probability is pruned
+UNLIKELY = 0.005  # a trial that beats the best with less than this probability is pruned
 FEWEST = 5  # completed trials before DECAY_CURVE predicts from them
-NEWEST = 100  # completed trials whose curves are learned from
+NEWEST = 50  # completed trials that are learned from; of 64 on, BLAS waits for cores that trials use
 POINTS = 64  # of a curve, beside its last
 
 

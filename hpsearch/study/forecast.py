@@ -33,8 +33,8 @@ def predict(mine: Points, others: Sequence[Points], best: float) -> Forecast | N
     """The end of a curve by Gaussian-process regression on completed ones; None if all ended equally well.
 
     Predicted is the change from now to the end, by how similarly the others went up to now. Costs are
-    measured from the best, in typical distances from it, on a scale that is linear near the best and
-    logarithmic far from it (asinh), so that diverged trials do not drown the others.
+    measured from the best on a scale that is linear near it and logarithmic far from it (asinh); its unit
+    is the distance within which the better quarter lies, so that diverged trials do not drown the others.
     """
     chosen = np.linspace(0, len(mine[0]) - 1, min(len(mine[0]), _PLACES)).round().astype(int)
     places, costs = (each[chosen] for each in mine)
@@ -44,7 +44,8 @@ def predict(mine: Points, others: Sequence[Points], best: float) -> Forecast | N
         gaps = np.minimum(finals - best, _HUGE)
         if not gaps.any():
             return None
-        unit = max(_median(gaps[gaps > 0]), _median(np.minimum(np.abs(seen - best), _HUGE)))
+        away = np.minimum(np.abs(seen - best), _HUGE)
+        unit = max(_quantile(gaps[gaps > 0], 0.25), _quantile(away, 0.25))
 
         def scaled(costs: Floats) -> Floats:
             distance = np.clip((costs - best) / unit, -_HUGE, _HUGE)
@@ -71,7 +72,7 @@ def _process(curves: Floats, mine: Floats, targets: Floats) -> tuple[Floats, Flo
     n = len(curves)
     between = ((curves[:, None] - curves) ** 2).mean(axis=2)
     to_mine = ((curves - mine) ** 2).mean(axis=1)
-    typical = _median(between[between > 0]) if between.any() else 1.0
+    typical = _quantile(between[between > 0], 0.5) if between.any() else 1.0
     lengths, noises = (each.ravel() for each in np.meshgrid(_LENGTHS, _NOISES))
     width = 2 * typical * lengths**2
     kernel = np.exp(-between / width[:, None, None]) + noises[:, None, None] * np.eye(n)
@@ -133,9 +134,9 @@ def _dot(a: Floats, b: Floats) -> Floats:
     return np.einsum("ij,ij->i", a, b)
 
 
-def _median(values: Floats) -> float:
-    """The middle value, of two the lower one: their mean could be too large for a float."""
-    return float(np.sort(values, axis=None)[(values.size - 1) // 2])
+def _quantile(values: Floats, share: float) -> float:
+    """The value that a share of all are below, itself one of them: a mean of two could be too large."""
+    return float(np.sort(values, axis=None)[int((values.size - 1) * share)])
 
 
 def _student(t: float, freedom: int) -> float:
