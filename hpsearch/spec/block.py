@@ -27,6 +27,8 @@ from hpsearch.spec.scalars import (
 MAX_SEED = 2**32 - 1
 MAX_GRACE = 300.0
 
+_Amount = Annotated[float, Numeric(low=0)]
+
 _SAMPLERS = Choice(
     words={
         **{each.value: each for each in Algorithm},
@@ -61,8 +63,13 @@ _DIRECTORIES = Choice(words={"TRIAL": True, "CALLER": False})
 class SamplerForm(Form):
     """Which sampler proposes the parameters of a trial."""
 
-    type: Annotated[Algorithm | None, _SAMPLERS] = None
-    seed: Annotated[int, Numeric(low=0, high=MAX_SEED, whole=True)] | None = None
+    type: Annotated[
+        Algorithm | None, _SAMPLERS, Field(description="TPE where nothing else is asked for.")
+    ] = None
+    seed: Annotated[
+        Annotated[int, Numeric(low=0, high=MAX_SEED, whole=True)] | None,
+        Field(description="The same seed proposes the same parameters; 0 by default."),
+    ] = None
     startup_trials: Annotated[
         Count | None, Field(description="Trials drawn at random before the sampler learns.")
     ] = None
@@ -76,14 +83,20 @@ class PrunerForm(Form):
     min_steps: Annotated[
         Count | None, Field(description="No trial is pruned before; for ASHA and HYPERBAND the first rung.")
     ] = None
-    reduction_factor: Annotated[int, Numeric(low=2, whole=True)] | None = None
+    reduction_factor: Annotated[
+        Annotated[int, Numeric(low=2, whole=True)] | None,
+        Field(description="Of so many trials at a rung of ASHA or HYPERBAND one goes on."),
+    ] = None
     min_trials: Annotated[Positive | None, Field(description="Completed trials before MEDIAN compares.")] = (
         None
     )
     patience: Annotated[Positive | None, Field(description="Measurements without an improvement.")] = None
-    min_delta: Annotated[float, Numeric(low=0)] | None = None
-    lower: Real | None = None
-    upper: Real | None = None
+    min_delta: Annotated[
+        Annotated[float, Numeric(low=0)] | None,
+        Field(description="A smaller improvement is none for PATIENCE."),
+    ] = None
+    lower: Annotated[Real | None, Field(description="THRESHOLD prunes below.")] = None
+    upper: Annotated[Real | None, Field(description="THRESHOLD prunes above.")] = None
     use_elapsed_duration: Annotated[
         Boolean | None, Field(description="Go by the seconds that a trial has run instead of by steps.")
     ] = None
@@ -98,17 +111,19 @@ class PrunerForm(Form):
 class ResourcesForm(Form):
     """What one trial asks for."""
 
-    cpu: Annotated[float, Numeric(low=0)] | None = None
-    gpu: Annotated[float, Numeric(low=0)] | None = None
-    memory: Size | None = None
+    cpu: Annotated[_Amount | None, Field(description="CPUs, or a part of one; 1 by default.")] = None
+    gpu: Annotated[_Amount | None, Field(description="GPUs, or a part of one.")] = None
+    memory: Annotated[Size | None, Field(description="Such as 2Gi or 512Mi.")] = None
 
 
 class LimitsForm(Form):
-    """Bounds of time and failures."""
+    """Bounds of time, such as 90s, 30m, 8h or 1d, and of failures."""
 
-    trial_timeout: Duration | None = None
-    study_timeout: Duration | None = None
-    max_failed_trials: Count | None = None
+    trial_timeout: Annotated[Duration | None, Field(description="How long one trial may run.")] = None
+    study_timeout: Annotated[Duration | None, Field(description="How long the study may run.")] = None
+    max_failed_trials: Annotated[
+        Count | None, Field(description="The study stops at so many failed trials; 0: when most fail.")
+    ] = None
     max_attempts: Annotated[
         Positive | None,
         Field(description="Executions of a trial whose process was lost, the first included."),
@@ -119,10 +134,12 @@ class LimitsForm(Form):
 
 
 class TrackingForm(Form):
-    """Where MLflow is, and what its experiment is called; null means the embedded default."""
+    """Where MLflow is; null means the embedded default."""
 
-    uri: Text | None = None
-    experiment: Text | None = None
+    uri: Annotated[Text | None, Field(description="The address of the tracking server.")] = None
+    experiment: Annotated[Text | None, Field(description="The experiment's name; the file's otherwise.")] = (
+        None
+    )
 
 
 class BlockForm(Form):
@@ -137,7 +154,9 @@ class BlockForm(Form):
     resources: ResourcesForm | None = None
     limits: LimitsForm | None = None
     tracking: TrackingForm | None = None
-    measurement_selection_type: Annotated[Selection | None, _SELECTIONS] = None
+    measurement_selection_type: Annotated[
+        Selection | None, _SELECTIONS, Field(description="Which measurement of a trial is its objective.")
+    ] = None
     python_module: Annotated[Module | None, Field(description="The module that trains.")] = None
     command: Annotated[
         Listed[Verbatim] | None,

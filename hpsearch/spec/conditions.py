@@ -15,9 +15,6 @@ from hpsearch.spec.node import Findings, Kind, Node
 from hpsearch.spec.scalars import nearest, number, refuse, scalar
 from hpsearch.spec.values import CLOSEST
 
-# Looking for the name that was meant takes long among many.
-_SUGGESTED = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -148,7 +145,7 @@ def _downwards(names: Iterable[str], above: Mapping[str, Asked]) -> Iterator[str
 def _known(place: Node, names: Mapping[str, Any], findings: Findings) -> bool:
     if place.text in names:
         return True
-    meant = nearest(place.text, list(names)[:_SUGGESTED])
+    meant = nearest(place.text, names, findings)
     hint = f"did you mean {meant}?" if meant else "use the name of a parameter of this file"
     findings.error(place, f"{place.text} is no parameter", hint)
     return False

@@ -160,7 +160,7 @@ class Form(BaseModel):
 
 
 def _unknown(place: Node, known: list[str], findings: Findings) -> None:
-    meant = nearest(place.text, known)
+    meant = nearest(place.text, known, findings)
     hint = f"did you mean {meant}?" if meant else "remove it, or use one of " + ", ".join(sorted(known))
     findings.warn(place, f"unknown key {place.text}: ignored", hint)
 

@@ -81,7 +81,7 @@ class Findings:
     """The problems of one file, each told once, in the order of the file at the end.
 
     `strict` makes every warning an error. `forms` remembers what was read from which map, so that no map is
-    read twice, however deep it lies.
+    read twice, however deep it lies. `suggestions` counts the words for which a meant one was looked for.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
@@ -90,6 +90,7 @@ class Findings:
         self._strict = strict
         self._subject = ""
         self.forms: dict[tuple[type, int], Any] = {}
+        self.suggestions = 0
 
     @property
     def errors(self) -> tuple[Problem, ...]:

@@ -222,7 +222,8 @@ class _Tree:
 
     def _check_text(self, node: Node) -> None:
         """The limits of a scalar, and what escapes in double quotes can smuggle in."""
-        limit = MAX_ARGUMENT if _ARGUMENTS.search(node.path) else MAX_SCALAR
+        # Of a long path only the end is looked at.
+        limit = MAX_ARGUMENT if _ARGUMENTS.search(node.path[-40:]) else MAX_SCALAR
         length = len(node.text)
         self.characters += length
         if length > limit:

@@ -26,6 +26,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from hpsearch.spec.node import Findings, Kind, Node
 
 MAX_COUNT = 2**31 - 1
+MAX_SUGGESTIONS = 100
 _LARGEST = int(sys.float_info.max)
 
 _NUMERIC = r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?"
@@ -59,8 +60,15 @@ def scalar(node: Node) -> str:
     return node.text.strip()
 
 
-def nearest(word: str, known: Mapping[str, Any] | list[str]) -> str:
-    """The known word that is meant, by edit distance without case, or an empty text."""
+def nearest(word: str, known: Mapping[str, Any] | list[str], findings: Findings) -> str:
+    """The known word that is meant, by edit distance without case, or an empty text.
+
+    It is looked for only so often in one file, and only among so many: long files would take long.
+    """
+    findings.suggestions += 1
+    if findings.suggestions > MAX_SUGGESTIONS:
+        return ""
+    known = list(known)[:MAX_SUGGESTIONS]
     folded = {name.lower().replace("_", "").replace("-", ""): name for name in known}
     close = difflib.get_close_matches(word.lower().replace("_", "").replace("-", "")[:80], folded, n=1)
     return folded[close[0]] if close else ""
@@ -171,14 +179,14 @@ class Choice:
         folded = re.sub(r"[-\s]+", "_", text).upper()
         known = {**self.lenient, **self.words}
         if folded not in known:
-            refuse(f"{node.name} {node.shown} is unknown", self._hint(folded))
+            refuse(f"{node.name} {node.shown} is unknown", self._hint(folded, info.context))
         spelling = next(word for word, value in self.words.items() if value == known[folded])
         spelling = folded if folded in self.words else spelling
         info.context.warn(node, f"{node.name} {node.shown} is read as {spelling}", f"write {spelling}")
         return known[folded]
 
-    def _hint(self, folded: str) -> str:
-        meant = self.meant.get(folded) or nearest(folded, self.words)
+    def _hint(self, folded: str, findings: Findings) -> str:
+        meant = self.meant.get(folded) or nearest(folded, self.words, findings)
         if meant:
             return f"did you mean {meant}?"
         first = {

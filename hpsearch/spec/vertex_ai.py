@@ -169,7 +169,7 @@ def _metric(form: MetricForm, named: dict[str, Node], findings: Findings) -> Obj
 
 def _fraction(form: SafetyForm, findings: Findings) -> None:
     if form.desired_min_safe_trials_fraction:
-        message = "desiredMinSafeTrialsFraction is not followed: safe trials are preferred, not counted"
+        message = "desiredMinSafeTrialsFraction is not followed: the threshold alone counts"
         findings.warn(form.at("desiredMinSafeTrialsFraction"), message, "remove it")
 
 

@@ -176,7 +176,7 @@ def _grow(
     claims: dict[str, list[frozenset[Value]]] = {}
     for conditional in form.conditional_parameter_specs or ():
         with findings.about(form.subject(form.node)):
-            active = _condition(conditional, parameter, form, findings)
+            active = _condition(conditional, parameter, findings)
         if conditional.parameter_spec is None:
             if conditional.lacks("parameterSpec"):
                 hint = "write parameterSpec: with the parameter"
@@ -232,9 +232,7 @@ def _parameter(name: str, form: ParameterSpecForm, found: Tree, findings: Findin
     return None
 
 
-def _condition(
-    form: ConditionalForm, parent: Parameter | None, above: ParameterSpecForm, findings: Findings
-) -> Condition | None:
+def _condition(form: ConditionalForm, parent: Parameter | None, findings: Findings) -> Condition | None:
     """When a conditional parameter is active, or None with an error; the kind must be that of the parent."""
     given = [key for key in _CONDITIONS if not form.lacks(key)]
     if len(given) != 1:

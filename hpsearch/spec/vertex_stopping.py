@@ -119,7 +119,7 @@ def _unused(form: ConvexForm | ConvexStopForm, names: set[str], findings: Findin
         message = f"learningRateParameterName {name} is not used: curves are predicted without it"
         findings.warn(place, message, "remove it")
     if isinstance(form, ConvexForm) and form.update_all_stopped_trials:
-        message = "updateAllStoppedTrials is not used: what was predicted for a stopped trial stays"
+        message = "updateAllStoppedTrials is not used: only running trials are judged"
         findings.warn(form.at("updateAllStoppedTrials"), message, "remove it")
 
 

@@ -104,6 +104,25 @@ def test_every_sampler_can_be_named(word: str, algorithm: Algorithm) -> None:
             PrunerSpec(PruningRule.PATIENCE, patience=3, min_delta=1e-3),
         ),
         ("type: THRESHOLD, upper: 0", PrunerSpec(PruningRule.THRESHOLD, upper=0)),
+        ("type: MEDIAN, useElapsedDuration: true", PrunerSpec(PruningRule.MEDIAN, use_elapsed=True)),
+        (
+            "type: MEDIAN, useElapsedDuration: true, minSteps: 3600",
+            PrunerSpec(PruningRule.MEDIAN, min_steps=3600, use_elapsed=True),
+        ),
+        ("type: DECAY_CURVE", PrunerSpec(PruningRule.DECAY_CURVE)),
+        (
+            "type: DECAY_CURVE, minSteps: 30, useElapsedDuration: yes",
+            PrunerSpec(PruningRule.DECAY_CURVE, min_steps=30, use_elapsed=True),
+        ),
+        ("type: CONVEX", PrunerSpec(PruningRule.CONVEX)),
+        (
+            "type: CONVEX, maxStepCount: 1500, minMeasurementCount: 3",
+            PrunerSpec(PruningRule.CONVEX, min_steps=150, final_step=1500, min_measurements=3),
+        ),
+        (
+            "type: CONVEX, maxStepCount: 7200, minSteps: 0, useElapsedDuration: true",
+            PrunerSpec(PruningRule.CONVEX, final_step=7200, use_elapsed=True),
+        ),
         ("type: THRESHOLD, lower: -1, upper: 1", PrunerSpec(PruningRule.THRESHOLD, lower=-1, upper=1)),
     ],
 )
@@ -164,6 +183,17 @@ def test_the_measurement_that_counts_can_be_chosen(word: str, selection: Selecti
         ("pruner: {type: MEDIAN, minSteps: 1001}", "1001", "above maxSteps 1000", "less than 1000"),
         ("pruner: {type: ASHA, reductionFactor: 1}", "1", "reductionFactor is 1: below 2", "give 2 or more"),
         ("pruner: {type: MEDIAN, minTrials: 0}", "0", "minTrials is 0: below 1", "give 1 or more"),
+        (
+            "pruner: {type: CONVEX, maxStepCount: 9, minSteps: 10}",
+            "10",
+            "above maxStepCount 9",
+            "less than 9",
+        ),
+        ("pruner: {type: CONVEX, minSteps: 1001}", "1001", "above maxSteps 1000", "less than 1000"),
+        ("pruner: {type: CONVEX, maxStepCount: 0}", "0", "maxStepCount is 0: below 1", "give 1 or more"),
+        ("pruner: {type: DECAY, minSteps: 1}", "DECAY", "type DECAY is unknown", "did you mean DECAY_CURVE?"),
+        ("pruner: {type: MEDIAN, useElapsedDuration: 1}", "1", "neither true nor false", "true or false"),
+        ("jobDir: [a]", "[a]", "jobDir is a list", "one value"),
         ("pruner: {type: PATIENCE, minDelta: -1}", "-1", "minDelta is -1: negative", "0 or more"),
         ("pruner: {type: THRESHOLD, upper: 1, lower: 2}", "2", "lower 2 is not below upper 1", "swap them"),
         ("pruner: {type: THRESHOLD, upper: .nan}", ".nan", "not a finite number", "finite"),
@@ -219,6 +249,14 @@ def test_what_a_pruner_lacks_is_told_at_its_key(block: str, path: str, message: 
         ("sampler: {type: cma-es}", "cma-es", "type cma-es is read as CMA_ES", "write CMA_ES"),
         ("pruner: {type: MEDIAN, patience: 3}", "3", "patience is not used by MEDIAN", "remove it"),
         ("limits: {maxFailedTrials: 0}", "0", "maxFailedTrials is 0: the default", "give 1"),
+        ("pruner: {type: ASHA, maxStepCount: 9}", "9", "maxStepCount is not used by ASHA", "remove it"),
+        (
+            "pruner: {type: DECAY_CURVE, minTrials: 9}",
+            "9",
+            "minTrials is not used by DECAY_CURVE",
+            "remove it",
+        ),
+        ("command: [run, 3]", "3", "command[1] 3 is a number to YAML", 'write "3"'),
         ("pythonModule: other.task", "other.task", "pythonModule other.task is ignored", "keep one"),
     ],
 )
@@ -272,7 +310,7 @@ def test_the_limits_of_the_block_win_over_the_dialect() -> None:
     reading = laid("limits: {maxFailedTrials: 5}", head)
     assert reading.spec is not None
     assert reading.spec.limits.max_failed_trials == 5
-    assert "5 wins over hyperparameters.maxFailedTrials 2" in reading.warnings[0].message
+    assert "5 wins over trainingInput.hyperparameters.maxFailedTrials 2" in reading.warnings[0].message
 
 
 def test_the_module_of_the_block_is_taken_where_the_dialect_has_none() -> None:

@@ -41,12 +41,15 @@ def check(problem: Problem, line: int, column: int, value: str, message: str, hi
 def test_the_study_is_read_whole() -> None:
     spec = good(
         'trainingInput:\n  scaleTier: CUSTOM\n  masterType: standard_gpu\n  workerCount: "0"\n'
-        "  region: us-east1\n  pythonVersion: 3.5\n  jobDir: gs://b/x\n"
+        "  region: us-east1\n  pythonVersion: 3.5\n  jobDir: out/x\n"
         '  pythonModule: trainer.task\n  args: ["--steps=3", --flag]\n'
         "  scheduling: {maxRunningTime: 7200s, priority: 3}\n"
         "  hyperparameters:\n    goal: MAXIMIZE\n    hyperparameterMetricTag: Taxi Model/Accuracy\n"
         '    maxTrials: "20"\n    maxParallelTrials: 2\n    maxFailedTrials: 3\n'
-        "    enableTrialEarlyStopping: TRUE\n    algorithm: RANDOM_SEARCH\n    params:\n" + LR
+        "    resumePreviousJobId: job_7\n"
+        "    enableTrialEarlyStopping: TRUE\n    algorithm: RANDOM_SEARCH\n    params:\n"
+        + LR
+        + "hpsearch: {resources: {gpu: 0}}\n"
     )
     assert (spec.objective.metric, spec.objective.goal) == ("Taxi Model/Accuracy", Goal.MAXIMIZE)
     assert (spec.max_trials, spec.max_parallel_trials, spec.limits.max_failed_trials) == (20, 2, 3)
@@ -54,6 +57,12 @@ def test_the_study_is_read_whole() -> None:
     assert spec.limits.study_timeout == 7200
     assert (spec.pruner.type, spec.pruner.min_trials) == (PruningRule.MEDIAN, 5)
     assert spec.sampler.type is Algorithm.RANDOM
+    assert spec.previous == "job_7"
+    assert (spec.program.job_dir, spec.program.region, spec.dialect) == (
+        "out/x",
+        "us-east1",
+        "cloud_ml_engine",
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,12 +227,6 @@ def test_a_wrong_setting_of_the_study_is_one_error(
             "write true unquoted",
         ),
         (
-            ("    params", "    resumePreviousJobId: job_7\n    params"),
-            (7, 26, "job_7"),
-            "is not followed",
-            "hpsearch resume",
-        ),
-        (
             ("  hyper", "  scaleTier: STANDARD-1 \n  hyper"),
             (3, 14, "STANDARD-1"),
             "read as STANDARD_1",
@@ -280,7 +283,8 @@ def test_a_key_and_its_snake_case_twin_are_the_same_key_twice() -> None:
     ("text", "line", "column", "path"),
     [
         ("# x\ntrainingInput:\n  scaleTier: BASIC\n", 2, 1, "trainingInput.hyperparameters"),
-        ("hpsearch: {maxSteps: 3}\n", 1, 1, "trainingInput"),
+        ("hpsearch: {maxSteps: 3}\n", 1, 1, "hpsearch.hyperparameters"),
+        ("hpsearch:\n", 1, 1, "hpsearch.hyperparameters"),
         ("trainingInputs: {}\n", 1, 1, "trainingInput"),
         ("trainingInput:\n", 1, 1, "trainingInput"),
         ("trainingInput:\n  hyperparameters:\n", 1, 1, "trainingInput.hyperparameters"),
@@ -364,9 +368,3 @@ def test_all_errors_of_a_file_are_told_together_in_file_order() -> None:
         (12, 28),
         (12, 43),
     ]
-
-
-def test_a_vertex_file_is_told_apart() -> None:
-    reading = parse("studySpec: {}\n")
-    assert reading.dialect == "vertex_ai"
-    assert "Vertex AI" in reading.errors[0].message
