@@ -34,7 +34,6 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Actors never use prestarted workers, which cost a second each to start and some CPU for ever.
@@ -56,6 +55,8 @@ log = logging.getLogger(__name__)
 STEP = 1.0
 KNOCK = 5.0  # seconds
 LONGEST_TEMP = 30
+# After its stop Tune kills an actor that does not come back; beyond a program's grace it has had its time.
+CLEANUP, CLEANUP_BEYOND_GRACE = 10.0, 5.0  # seconds
 LOCAL_OBJECT_STORE = 128 << 20  # bytes; reports are small and nothing else goes through it
 
 
@@ -75,6 +76,8 @@ def run(search: Search, *, address: str | None = None) -> None:
         resources = _within_reach(spec.resources)
         slots = _preflight(resources, spec.max_parallel_trials, address)
         search.limit(slots, resources.gpu)
+        cleanup = max(CLEANUP, spec.limits.grace_period + CLEANUP_BEYOND_GRACE)
+        os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = f"{cleanup:g}"
         desk = Desk(search)
         with heard_signals(desk.stop):
             try:
@@ -250,11 +253,6 @@ class _Trainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Start the fork server and the first launch."""
-        import __main__
-
-        # Children would run the main module again, which is Ray's worker script and imports all of Ray.
-        if hasattr(__main__, "__file__"):
-            del __main__.__file__
         self._slot = Slot()
         self.relaunch(config)
 

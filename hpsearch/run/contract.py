@@ -20,6 +20,7 @@ OUTPUTS = {
     "AIP_CHECKPOINT_DIR": "checkpoints",
     "AIP_TENSORBOARD_LOG_DIR": "logs",
 }
+LONGEST_VARIABLE = 120_000  # bytes; Linux takes 128 KiB with the name
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -71,7 +72,6 @@ def working_directory(launch: Launch) -> Path:
 def environment(launch: Launch, metric_file: Path, base: Mapping[str, str]) -> dict[str, str]:
     """The variables of a trial's program over those of `base`; the file's own win, but for the protocol's."""
     output, trial = output_directory(launch), trial_id(launch)
-    task = {"cluster": {}, "environment": "cloud", "task": {"index": 0, "trial": trial}}
     cpus = str(max(1, int(launch.context.resources.cpu)))
     found = {
         **base,
@@ -84,7 +84,7 @@ def environment(launch: Launch, metric_file: Path, base: Mapping[str, str]) -> d
         "CLOUD_ML_HP_METRIC_FILE": str(metric_file),
         "CLOUD_ML_HP_METRIC_TAG": launch.metric,
         "CLOUD_ML_JOB_ID": launch.study,
-        "TF_CONFIG": json.dumps({**task, "job": json.loads(launch.program.job)}),
+        "TF_CONFIG": _tf_config(launch),
     }
     if launch.program.region:
         found["CLOUD_ML_REGION"] = launch.program.region
@@ -93,6 +93,13 @@ def environment(launch: Launch, metric_file: Path, base: Mapping[str, str]) -> d
     # Of a job that hpsearch itself runs in: it names that job's trial.
     found.pop("CLUSTER_SPEC", None)
     return found
+
+
+def _tf_config(launch: Launch) -> str:
+    """The cluster, which is empty, the job and the trial; without a job that is too long for a variable."""
+    task = {"cluster": {}, "environment": "cloud", "task": {"index": 0, "trial": trial_id(launch)}}
+    whole = json.dumps({**task, "job": json.loads(launch.program.job)})
+    return whole if len(whole) < LONGEST_VARIABLE else json.dumps({**task, "job": {}})
 
 
 def _path(inherited: str) -> str:

@@ -32,11 +32,12 @@ class EventFiles:
 
     All files of `own` directories are the program's; of those in `shared` only the files whose names bear the
     number of one of its processes, as TensorBoard's writers name them. `more` says that a file has more to
-    read right now, `unread` that there were files that nobody could read.
+    read right now, `unread` why there was one that nobody could read.
     """
 
     def __init__(self, own: Sequence[Path], shared: Path, note: Callable[[str, str], None]) -> None:
-        self.more = self.unread = False
+        self.more = False
+        self.unread = ""
         self._own = own
         self._shared = shared
         self._note = note
@@ -46,8 +47,8 @@ class EventFiles:
     def take(self, processes: Callable[[], set[int]]) -> list[Point]:
         """The scalars that are new, in the order of their steps and times."""
         for path in self._found():
-            if path not in self._files and self._is_own(path, processes):
-                self._files[path] = self._opened(path)
+            if path not in self._files:
+                self._files[path] = self._opened(path) if self._is_own(path, processes) else None
         files = [file for file in self._files.values() if file]
         points = [
             Point(self._name(tag, file.path), value, step, int(time * 1000))
@@ -86,8 +87,8 @@ class EventFiles:
             reason = NOT_INSTALLED
         except OSError as error:
             reason = str(error)
-        self.unread = True
-        self._note("event files", f"{path} was not read: {reason}")
+        self.unread = f"{path} was not read: {reason}"
+        self._note("event files", self.unread)
         return None
 
     def _name(self, tag: str, path: Path) -> str:
@@ -101,7 +102,7 @@ class EventFiles:
 
 @dataclass(slots=True)
 class _EventFile:
-    """A file that a writer still appends to, read up to `place`; `more` if there was more at the last look."""
+    """A file that a writer still appends to, read up to `place`; `more` if the last look left some."""
 
     path: Path
     decode: Callable[[bytes], Any]

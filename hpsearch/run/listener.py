@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hpsearch.run import contract
-from hpsearch.run.events import NOT_INSTALLED, EventFiles
+from hpsearch.run.events import EventFiles
 from hpsearch.run.metric_file import MetricFile, Point
 from hpsearch.run.timeline import Timeline
 from hpsearch.study.trial import Launch
@@ -31,11 +31,13 @@ class Listener:
         self._timeline = Timeline(reporter)
         self._file = MetricFile(path, contract.trial_id(launch), reporter.note)
         self._events = _event_files(launch, reporter)
-        self._missing = set(launch.metrics or (launch.metric,))
+        self._objectives = frozenset(launch.metrics or (launch.metric,))
+        self._missing = set(self._objectives)  # in the metric file
         self._reported: set[str] = set()  # tags of the metric file
         self._reached: dict[str, int] = {}  # the last step of each objective in the event files
         self._waiting: list[Point] = []
         self._next_look = 0.0
+        self._doubted = False
         self.descriptor = self._file.descriptor
 
     def hear(self, processes: Callable[[], set[int]]) -> None:
@@ -60,14 +62,23 @@ class Listener:
     @property
     def excuse(self) -> str:
         """Why something may have been missed; empty if nothing was."""
-        return f"; event files were not read: {NOT_INSTALLED}" if self._events.unread else ""
+        return f"; {self._events.unread}" if self._events.unread else ""
 
     def _hear_file(self, *, last: bool = False) -> None:
         for point in self._file.take(last=last):
+            if point.tag in self._reported and self._missing == self._objectives:
+                self._doubt()
             self._reported.add(point.tag)
             self._missing.discard(point.tag)
             self._timeline.add(point)
         self._timeline.flush()
+
+    def _doubt(self) -> None:
+        """Say once that a second round of reports has begun and the objective was in neither."""
+        if not self._doubted and not self._reached:
+            self._doubted = True
+            seen, wanted = ", ".join(sorted(self._reported)), ", ".join(sorted(self._objectives))
+            self._note("metric tag", f"reports {seen}, but not the metric tag {wanted} so far")
 
     def _hear_events(self, processes: Callable[[], set[int]]) -> None:
         points = self._events.take(processes)

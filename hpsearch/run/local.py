@@ -36,7 +36,9 @@ def run(search: Search) -> None:
             if apart is None:  # one module, one form
                 apart = is_program(launch)
                 if not apart and launch.timeout is not None:
-                    log.warning("trialTimeout is not kept with --local: a trial has no process of its own here")
+                    log.warning(
+                        "trialTimeout is not kept with --local: a trial has no process of its own here"
+                    )
             if apart:
                 _run_apart(search, slot, launch, deadline)
             else:

@@ -47,8 +47,8 @@ def run(launch: Launch, report: Callable[[Report], bool], *, fork: bool) -> int:
         return 0
     log = launch.context.directory / "output.log"
     before = log.stat().st_size if log.exists() else 0
-    supervisor = _Supervisor(launch, Listener(launch, metric_file, reporter), reporter)
-    code = supervisor.follow(plan)
+    listener = Listener(launch, metric_file, reporter)
+    code = _Supervisor(launch, listener, reporter).follow(plan)
     if code < 0:
         return -code
     if code:
@@ -56,7 +56,7 @@ def run(launch: Launch, report: Callable[[Report], bool], *, fork: bool) -> int:
         said = _last_line(log, before)
         reporter.end(Ending(State.FAILED, f"{reason}: {said}" if said else reason))
     else:
-        reporter.end(_verdict(launch, reporter, supervisor.excuse))
+        reporter.end(_verdict(launch, reporter, listener.excuse))
     return 0
 
 
@@ -70,11 +70,6 @@ class _Supervisor:
         self._program = 0
         self._status: int | None = None
         self._asked = self._told = False  # to end
-
-    @property
-    def excuse(self) -> str:
-        """Why something may have been missed; empty if nothing was."""
-        return self._listener.excuse
 
     def follow(self, plan: start.Start) -> int:
         """Start the program; its exit code, or minus the signal that it died of or was stopped by."""
@@ -101,18 +96,20 @@ class _Supervisor:
             for descriptor in (awake, self._listener.descriptor):
                 if descriptor is not None:
                     selector.register(descriptor, selectors.EVENT_READ)
-            while self._reap() and (left := deadline - time.monotonic()) > 0:
-                selector.select(min(LOOK, left))
-                with contextlib.suppress(BlockingIOError):
-                    os.read(awake, 1 << 12)
-                self._listener.hear(self._processes)
-                self._reporter.push()
+            while self._reap():
                 now = time.monotonic()
                 if self._asked or self._reporter.stopped:
                     deadline = min(deadline, now + self._grace)
                     self._tell()
                 if self._has_ended():
                     deadline = min(deadline, now + SETTLING)
+                if now >= deadline:
+                    break
+                selector.select(min(LOOK, deadline - now))
+                with contextlib.suppress(BlockingIOError):
+                    os.read(awake, 1 << 12)
+                self._listener.hear(self._processes)
+                self._reporter.push()
 
     def _ask(self, *_: object) -> None:
         self._asked = True

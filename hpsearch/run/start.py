@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import itertools
 import multiprocessing
 import os
@@ -32,6 +31,7 @@ from hpsearch.study.trial import Launch
 PREPARE = "hpsearch.train.trial:prepare"
 CANNOT_START, INTERRUPTED = 126, 130  # as shells say it
 MOST_DESCRIPTORS = 1 << 20
+RESET = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 # As it is in the fork server: what multiprocessing takes a program's own process for.
 MAIN_PROCESS = process.current_process()
 
@@ -72,8 +72,11 @@ def prepare(launch: Launch, metric_file: Path, *, fork: bool) -> Start:
 def begin(start: Start) -> int:
     """Start a program and return the number of its process, which leads its own group."""
     parent = os.getpid()
+    # Held back until the child has its own ways with signals: this process's would swallow one meant for it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, RESET)
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with contextlib.suppress(OSError):  # it has done so itself, and more
             os.setpgid(child, child)
         return child
@@ -81,7 +84,10 @@ def begin(start: Start) -> int:
         _become(start, parent)
     except Exception as error:  # a process boundary
         name = start.launch.module if start.executable is None else start.executable
-        os.write(2, f"{name} cannot be started: {error!r}\n".encode(errors="backslashreplace"))
+        os.write(
+            2,
+            f"{name} cannot be started: {type(error).__name__}: {error}\n".encode(errors="backslashreplace"),
+        )
     finally:
         os._exit(CANNOT_START)
 
@@ -90,8 +96,9 @@ def _become(start: Start, parent: int) -> NoReturn:
     os.setpgid(0, 0)
     die_with(parent, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT):
+    for number in RESET:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.chdir(start.directory)
     if start.executable is not None:
         os.closerange(3, MOST_DESCRIPTORS)
@@ -123,7 +130,6 @@ def _forget_the_server() -> None:
 
 def _run(module: str, arguments: Sequence[str]) -> NoReturn:
     """Do what `python -m module` does from its first line to its exit code."""
-    importlib.invalidate_caches()
     sys.argv[:] = ["-m", *arguments]
     sys.modules["__main__"] = ModuleType("__main__")
     code = 0

@@ -37,9 +37,19 @@ def find(module: str, python_path: Sequence[str] = ()) -> ModuleSpec | None:
 
     The spec bears only the last part of the module's name, because a full name would need its parents.
     """
-    importlib.invalidate_caches()
+    path = [*python_path, *sys.path]
+    spec = _walk(module, path)
+    if spec is None:
+        # Directories are listed from memory, which costs less, unless they have changed this very moment.
+        importlib.invalidate_caches()
+        spec = _walk(module, path)
+    return spec
+
+
+def _walk(module: str, path: list[str]) -> ModuleSpec | None:
+    """Part by part: each package says where its own modules are."""
     first, *parts = module.split(".")
-    spec = _top_level(first, [*python_path, *sys.path])
+    spec = _top_level(first, path)
     for part in parts:
         inside = spec.submodule_search_locations if spec else None
         spec = PathFinder.find_spec(part, list(inside)) if inside and part else None

@@ -1,0 +1,1 @@
+"""A package that offers nothing, but runs: `python -m packaged`."""
