@@ -18,10 +18,11 @@ from hpsearch.spec.model import Problem, Spec
 from hpsearch.spec.reading import read
 from hpsearch.study.birth import check_name, free_name, git_sha, is_name, versions
 from hpsearch.study.history import History, StoreReader, holds_study
+from hpsearch.study.launching import trial_directory
 from hpsearch.study.lineage import inherit
 from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
-from hpsearch.study.search import Search, trial_directory
+from hpsearch.study.search import Search
 from hpsearch.study.store import Store
 from hpsearch.study.trial import Checkpoint, Entry, Known, Outcome, Study, StudyEnding, Trial
 from hpsearch.track.outbox import Outbox

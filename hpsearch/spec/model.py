@@ -195,7 +195,8 @@ class SamplerSpec:
 class PrunerSpec:
     """Which rule prunes, and its settings; steps are optimizer updates.
 
-    `min_steps`: no trial is pruned before this step; for ASHA and HYPERBAND the first rung.
+    `min_steps`: no trial is pruned before this step; for ASHA and HYPERBAND the first rung; 0 for CONVEX
+    without a `final_step`: a tenth of the one that it learns.
     `reduction_factor`: eta, of which one in eta trials passes a rung.
     `min_trials`: completed trials before MEDIAN compares.
     `patience`: measurements without an improvement of more than `min_delta`.

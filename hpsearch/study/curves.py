@@ -15,9 +15,10 @@ import numpy as np
 
 from hpsearch.spec.model import Objective, Selection, Spec
 from hpsearch.study.forecast import Points, extrapolate, predict
+from hpsearch.study.front import broken
 from hpsearch.study.trial import KEEP, Attempt, Decision, Measurement, State, Trial
 
-UNLIKELY = 0.005  # a trial that beats the best with less than this probability is pruned
+UNLIKELY = 0.002  # a smaller probability to beat the best is too small: see docs/decisions/0007
 FEWEST = 5  # completed trials before DECAY_CURVE predicts from them
 NEWEST = 50  # completed trials that are learned from; of 64 on, BLAS waits for cores that trials use
 POINTS = 64  # of a curve, beside its last
@@ -112,9 +113,9 @@ class Curves:
         self.objective = spec.objective
         self.axis = Axis(spec.pruner.use_elapsed)
         self.count = 0  # completed trials, also those whose curves were dropped
-        self.best = math.inf  # final cost of a completed trial
+        self.best = math.inf  # the lowest final cost of a completed trial that is safe
         self.end = -math.inf  # the farthest place that a completed trial came to
-        self._selection = spec.selection
+        self._spec = spec
         self._running: dict[int, Curve] = {}
         self._completed: dict[int, Points] = {}
 
@@ -125,7 +126,7 @@ class Curves:
         value = finite(self.objective, measurement)
         curve.current = value is not None
         if value is not None:
-            curve.add(place, self.objective.cost(value), self._selection)
+            curve.add(place, self.objective.cost(value), self._spec.selection)
 
     def ended(self, trial: Trial) -> None:
         """Keep the curve of a completed trial; the newest are those with the highest numbers."""
@@ -136,7 +137,8 @@ class Curves:
         if len(self._completed) > NEWEST:
             del self._completed[min(self._completed)]
         self.count += 1
-        self.best = min(self.best, curve.cost)
+        if not broken(trial, self._spec):
+            self.best = min(self.best, curve.cost)
         self.end = max(self.end, curve.place)
 
     def news(self, trial: Trial) -> Curve | None:
@@ -158,15 +160,16 @@ class Curves:
 
     def goal(self) -> str:
         """What is to be beaten."""
-        return f"{self.say(self.best)}, the best of {self.count} completed trials"
+        best = "the best safe one" if self._spec.constraints else "the best"
+        return f"{self.say(self.best)}, {best} of {self.count} completed trials"
 
 
 class DecayCurve:
     """Prunes a trial whose predicted end beats the best completed trial with a probability below UNLIKELY.
 
     A Gaussian process predicts it from the curves of the completed trials and this one's so far
-    (`forecast.predict`). Only once `min_trials` (at least FEWEST) have completed, not before `min_steps`,
-    and not where no completed trial came to.
+    (`forecast.predict`). Only once FEWEST trials have completed, not before `min_steps`, and not where no
+    completed trial came to.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -184,7 +187,7 @@ class DecayCurve:
     def decide(self, trial: Trial) -> Decision:
         """Predict the trial's end and compare it with the best."""
         known, curve = self._curves, self._curves.news(trial)
-        if curve is None or known.count < max(self._rule.min_trials, FEWEST):
+        if curve is None or known.count < FEWEST or known.best == math.inf:
             return KEEP
         if not self._rule.min_steps <= curve.place < known.end:
             return KEEP
@@ -204,9 +207,9 @@ class Convex:
 
     A curve that bends as learning curves do gains ever less, so its slope overestimates where it will be at
     `final_step` (None: where the longest completed trial ended). Only once more than `min_measurements`
-    trials have completed and this one has as many measurements, not up to `min_steps` (0: a tenth of the
-    final step), and not while the curve is completely flat. What an autoregressive model expects is told
-    in the reason, never recorded.
+    trials have completed and this one has as many measurements, not up to `min_steps` (where neither is
+    given, a tenth of the final step), and not while the curve is completely flat. What an autoregressive
+    model expects is told in the reason, never recorded.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -227,7 +230,8 @@ class Convex:
         if curve is None or known.count <= few or curve.measured < few or curve.best == curve.worst:
             return KEEP
         end = self._rule.final_step or known.end
-        if not (self._rule.min_steps or end / 10) < curve.place < end:
+        first = self._rule.min_steps if self._rule.min_steps or self._rule.final_step else end / 10
+        if not first < curve.place < end:
             return KEEP
         least, expected = extrapolate(curve.points(), curve.best, end)
         if not known.best < least < math.inf:

@@ -22,7 +22,7 @@ _RECENT = 0.75  # of a curve's points, from which its slope is taken: curves fal
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A trial's predicted final cost, its deviation, and the probability that it beats the best."""
+    """A trial's predicted final cost, its deviation (to first order), and its chance to beat the best."""
 
     cost: float
     deviation: float
@@ -34,17 +34,16 @@ def predict(mine: Points, others: Sequence[Points], best: float) -> Forecast | N
 
     Predicted is the change from now to the end, by how similarly the others went up to now. Costs are
     measured from the best on a scale that is linear near it and logarithmic far from it (asinh); its unit
-    is the distance within which the better quarter lies, so that diverged trials do not drown the others.
+    is the distance within which the nearest quarter lies, so that diverged trials do not drown the others.
     """
     chosen = np.linspace(0, len(mine[0]) - 1, min(len(mine[0]), _PLACES)).round().astype(int)
     places, costs = (each[chosen] for each in mine)
     with np.errstate(all="ignore"):
         seen = np.array([np.interp(places, *other) for other in others])
         finals = np.array([other[1][-1] for other in others])
-        gaps = np.minimum(finals - best, _HUGE)
+        gaps, away = (np.minimum(np.abs(each - best), _HUGE) for each in (finals, seen))
         if not gaps.any():
             return None
-        away = np.minimum(np.abs(seen - best), _HUGE)
         unit = max(_quantile(gaps[gaps > 0], 0.25), _quantile(away, 0.25))
 
         def scaled(costs: Floats) -> Floats:
@@ -119,7 +118,7 @@ def _autoregress(values: Floats, ahead: float) -> float:
     if share == 1.0:
         return float(values[-1]) + constant * ahead
     limit = constant / (1 - share)
-    return limit + (float(values[-1]) - limit) * share**ahead
+    return float(limit + (values[-1] - limit) * share**ahead)
 
 
 def _slope(x: Floats, y: Floats) -> float:
@@ -131,7 +130,8 @@ def _slope(x: Floats, y: Floats) -> float:
 
 def _dot(a: Floats, b: Floats) -> Floats:
     """The scalar products of the rows of two matrices."""
-    return np.einsum("ij,ij->i", a, b)
+    products: Floats = np.einsum("ij,ij->i", a, b)
+    return products
 
 
 def _quantile(values: Floats, share: float) -> float:

@@ -6,22 +6,20 @@ to the journal before anybody is told of it: a suggestion before its launch, an 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
-from hpsearch.spec.model import Objective, PruningRule
+from hpsearch.spec.model import Objective
 from hpsearch.study.front import best_of
+from hpsearch.study.launching import launch_of, newest
 from hpsearch.study.pruning import Pruner
 from hpsearch.study.stopping import StoppingRule
 from hpsearch.study.trial import (
     Attempt,
-    Context,
     Ending,
     Entry,
     Known,
@@ -37,7 +35,6 @@ from hpsearch.study.trial import (
 )
 
 log = logging.getLogger(__name__)
-KNOWN = 2  # checkpoints that a launch is told of, the newest first; the files of older ones are gone
 
 
 class Sampler(Protocol):
@@ -168,7 +165,7 @@ class Search:
             if report.checkpoint:
                 trial.checkpoints.append(report.checkpoint)
                 entries.append(Entry(number, report.checkpoint, attempt))
-            if report.measurement and (news := self._news(trial, report.measurement)):
+            if report.measurement and (news := self._news(trial, report.measurement, now)):
                 fresh.append(news)
                 entries.append(Entry(number, news, attempt))
                 ending = self._decide(trial, news, now)
@@ -257,61 +254,30 @@ class Search:
     # -- inside -------------------------------------------------------------------------------------
 
     def _launch(self, trial: Trial, now: int, entries: list[Entry]) -> Launch:
-        known = sorted(trial.checkpoints, key=lambda c: (c.step, c.attempt), reverse=True)
-        checkpoint = known[0] if known else None
+        checkpoint = newest(trial.checkpoints)
         attempt = Attempt(len(trial.attempts) + 1, now, checkpoint.step if checkpoint else None)
         self._journal.commit([*entries, Entry(trial.number, attempt, attempt.number)])
         trial.attempts.append(attempt)
         self._live.add(trial.number)
-        spec, resources = self.study.spec, self._resources
-        directory = trial_directory(self.study.directory, trial.number)
-        context = Context(
-            number=trial.number,
-            attempt=attempt.number,
-            seed=_seed(spec.sampler.seed, trial.number),
-            max_steps=spec.max_steps,
-            measure_every=spec.measure_every,
-            directory=directory,
-            device="cuda" if resources.gpu else "cpu",
-            resources=resources,
-            checkpoint=directory / checkpoint.name if checkpoint else None,
-            checkpoint_sha256=checkpoint.sha256 if checkpoint else None,
-            earlier=tuple((directory / c.name, c.sha256) for c in known[1:KNOWN]),
-        )
-        return Launch(
-            module=spec.module,
-            args=spec.args,
-            params=trial.params,
-            context=context,
-            metric=spec.objective.metric,
-            python_path=self._python_path,
-            timeout=spec.limits.trial_timeout,
-            judged=spec.pruner.type is not PruningRule.NONE or spec.stopping.as_soon_as_possible,
-            study=self.study.name,
-            metrics=tuple(objective.metric for objective in spec.objectives),
-            program=spec.program,
-            grace=spec.limits.grace_period,
-        )
+        return launch_of(self.study, trial, self._resources, self._python_path)
 
-    def _news(self, trial: Trial, given: Measurement) -> Measurement | None:
+    def _news(self, trial: Trial, given: Measurement, now: int) -> Measurement | None:
         """Add to a trial what is new: the first value of a metric at a step wins, and steps only grow.
 
-        Programs report the metrics of one step one by one, so that later ones join it.
+        Programs report the metrics of one step one by one, so that later ones join it, at its time. A clock
+        that is ahead of the driver's, a trainer's or another node's, is not believed.
         """
         last = trial.measurements[-1] if trial.measurements else None
         if last is None or given.step > last.step:
+            given = replace(given, time=min(given.time, now))
             trial.measurements.append(given)
             return given
-        fresh = (
-            {}
-            if given.step < last.step
-            else {n: v for n, v in given.metrics.items() if n not in last.metrics}
-        )
+        fresh = {n: v for n, v in given.metrics.items() if given.step == last.step and n not in last.metrics}
         self.rejected += not fresh
         if not fresh:
             return None
         trial.measurements[-1] = replace(last, metrics={**last.metrics, **fresh})
-        return replace(given, metrics=fresh)
+        return replace(given, metrics=fresh, time=last.time)
 
     def _decide(self, trial: Trial, measurement: Measurement, now: int) -> Ending | None:
         self._heard = self._heard or math.isfinite(measurement.metrics.get(self._objective.metric, math.nan))
@@ -384,14 +350,3 @@ class Search:
     @property
     def _objective(self) -> Objective:
         return self.study.spec.objective
-
-
-def trial_directory(study: Path, number: int) -> Path:
-    """Where a trial's files lie within its study's directory."""
-    return study / "trials" / f"{number:04d}"
-
-
-def _seed(study_seed: int, number: int) -> int:
-    """A trial's own seed (0 to 2^32-1), a pure function of the study's seed and the trial's number."""
-    digest = hashlib.blake2b(f"{study_seed}:{number}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")

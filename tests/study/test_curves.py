@@ -7,7 +7,7 @@ import re
 import statistics
 import time
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from told import MAX, MIN, Outcome, Task, Told, deepobs, lcbench, replay, spec, taskset
 
-from hpsearch.spec.model import Goal, PruningRule, Selection
+from hpsearch.spec.model import Constraint, Goal, Objective, PruningRule, Selection
 from hpsearch.study.curves import POINTS, Clock, Curve
 from hpsearch.study.forecast import extrapolate, predict
 from hpsearch.study.trial import Attempt, Measurement, State
@@ -58,7 +58,7 @@ def test_an_attempt_that_starts_after_a_measurement_does_not_count_for_it() -> N
 
 
 def test_the_seconds_of_running_never_decrease_when_clocks_disagree() -> None:
-    assert read([(1000, [500, 3000, 2000]), (5000, [4000, 6000])]) == [0.0, 2.0, 2.0, 3.0, 3.0]
+    assert read([(1000, [500, 3000, 2000]), (5000, [4000, 6000])]) == [0.0, 2.0, 2.0, 3.0, 4.0]
     assert Clock().read([], 5000) == 0.0
 
 
@@ -86,8 +86,8 @@ def test_a_curve_shows_what_the_trial_would_have_ended_with() -> None:
     assert list(best.points()[1]) == [3.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("rule", [DECAY, CONVEX])
-def test_the_memory_of_a_rule_does_not_grow_with_the_measurements(rule: PruningRule) -> None:
+@pytest.mark.parametrize(("rule", "bytes_each"), [(DECAY, 1), (CONVEX, 1), (MEDIAN, 120)])
+def test_a_rule_remembers_next_to_nothing_of_each_measurement(rule: PruningRule, bytes_each: int) -> None:
     told = Told(spec(rule, use_elapsed=True))
     for number in range(6):
         told.curve(number, 2.0 + number, 1.0 + number)
@@ -107,7 +107,7 @@ def test_the_memory_of_a_rule_does_not_grow_with_the_measurements(rule: PruningR
         before, after = measure(1), measure(2001)
     finally:
         tracemalloc.stop()
-    assert after - before < 2000
+    assert after - before < 2000 * bytes_each
 
 
 # -- decay curve ---------------------------------------------------------------------------------------
@@ -138,14 +138,14 @@ def test_decay_curve_says_prediction_deviation_probability_and_best(goal: Goal, 
     value, best = f"{sign * 6:g}", f"{sign:g}"
     reason = told.measure(9, 200, sign * 6).reason
     assert reason == (
-        f"val_rmse {value} at step 200 is predicted to end at {value} +- 0.037, "
+        f"val_rmse {value} at step 200 is predicted to end at {value} +- 0.033, "
         f"with a probability of less than 0.01 % to beat {best}, the best of 5 completed trials"
     )
     reason = told.measure(8, 200, sign * 1.05).reason
     said = re.search(r"predicted to end at (\S+) \+- (\S+), with a probability of (\S+) %", reason)
     assert said is not None
     assert float(said[1]) == sign * 1.05
-    assert 0.01 < float(said[3]) < 1
+    assert 0.01 < float(said[3]) < 0.2
     assert not told.measure(7, 200, sign * 1.02).prune  # so close to the best, anything may happen
 
 
@@ -156,15 +156,14 @@ def test_decay_curve_is_less_sure_of_a_curve_unlike_any_other() -> None:
     assert unlike.deviation > 2 * alike.deviation
 
 
-def test_decay_curve_waits_for_five_completed_trials_or_more() -> None:
-    for asked, needed in ((2, 5), (5, 5), (7, 7)):
-        told = Told(spec(DECAY, min_trials=asked))
-        for number in range(needed - 1):
-            told.curve(number, 1.0 + number, 1.0 + number)
-        told.curve(20, 1.0, 1.0, state=State.FAILED)
-        assert told.prunes(21, 99.0) == [False]
-        told.curve(30, 9.0, 9.0)
-        assert told.prunes(31, 99.0) == [True]
+def test_decay_curve_waits_for_five_completed_trials() -> None:
+    told = Told(spec(DECAY))
+    for number in range(4):
+        told.curve(number, 1.0 + number, 1.0 + number)
+    told.curve(20, 1.0, 1.0, state=State.FAILED)
+    assert told.prunes(21, 99.0) == [False]
+    told.curve(30, 9.0, 9.0)
+    assert told.prunes(31, 99.0) == [True]
 
 
 def test_decay_curve_prunes_nothing_before_its_first_step_nor_where_no_trial_came_to() -> None:
@@ -231,11 +230,11 @@ def test_decay_curve_decides_within_milliseconds_among_hundreds_of_completed_tri
         started = time.perf_counter()
         told.measure(300, step, 0.2 + math.exp(-step / 30))
         taken.append(time.perf_counter() - started)
-    assert statistics.median(taken) < 0.02  # about 2.5 ms
+    assert statistics.median(taken) < 0.02  # about 0.8 ms
 
 
 def test_decay_curve_learns_from_the_newest_by_number_in_whatever_order_they_complete() -> None:
-    shapes = {number: (5.0 - 3 * (number >= 50), 1.0 + number / 1000) for number in range(150)}
+    shapes = {number: (5.0 - 3 * (number >= 100), 1.0 + number / 1000) for number in range(150)}
     decisions = []
     for order in (sorted(shapes), sorted(shapes, reverse=True), np.random.default_rng(0).permutation(150)):
         told = Told(spec(DECAY))
@@ -283,6 +282,9 @@ def test_convex_expects_what_an_autoregressive_model_comes_to() -> None:
     assert expected == pytest.approx(1.125)
     assert least == pytest.approx(1.5 - 2 * 1.15)  # the line of least squares of the last four
     assert extrapolate(points(5.0, 4.0, 3.0), 3.0, 500) == pytest.approx((1.0, 1.0))
+    # A fall that becomes steeper is expected to go on as the line of least squares at most.
+    least, expected = extrapolate(points(10.0, 9.9, 9.7, 9.3, 8.5), 8.5, 1000)
+    assert least == expected == pytest.approx(8.5 - 5 * 0.46)
     assert extrapolate(points(2.0, 3.0, 5.0, 9.0, 17.0), 2.0, 700) == pytest.approx((2.0, 17 + 2 * 14 / 3))
 
 
@@ -303,8 +305,12 @@ def test_convex_needs_measurements_and_more_completed_trials_than_that() -> None
 
 def test_convex_waits_for_a_measurement_beyond_its_first_step_by_default_a_tenth_of_the_last() -> None:
     values = (9.0, 8.9, 8.8, 8.8, 8.8)
-    for first, kept in ((0, 1), (100, 1), (199, 1), (200, 2), (350, 3)):
-        told = six_completed(min_measurements=1, min_steps=first)
+    cases: list[tuple[int, int | None, int]] = [
+        (0, None, 1), (100, None, 1), (199, None, 1), (200, None, 2), (350, None, 3),
+        (0, 1000, 0), (300, 1000, 3),
+    ]  # fmt: skip
+    for first, last, kept in cases:
+        told = six_completed(min_measurements=1, min_steps=first, final_step=last)
         told.measure(20, 50, 9.1)
         assert told.prunes(20, *values) == [False] * kept + [True] * (5 - kept)
 
@@ -317,8 +323,9 @@ def test_convex_predicts_at_the_given_step_or_where_the_longest_completed_trial_
     assert not given.measure(20, 900, 9.0).prune  # nothing is left to be predicted
     longer = six_completed()
     longer.curve(6, *[9.0] * 20)
+    longer.curve(7, 9.0)
     assert longer.prunes(20, 9.0, 8.9, 8.8, 8.7) == [False] * 4
-    assert "no better than 7.1 at step 2000 (7.1 by" in longer.measure(20, 500, 8.6).reason
+    assert "no better than 7.1 at step 2000 (" in longer.measure(20, 500, 8.6).reason
 
 
 def test_convex_by_seconds_predicts_at_the_end_of_the_slowest_completed_trial() -> None:
@@ -333,6 +340,29 @@ def test_convex_by_seconds_predicts_at_the_end_of_the_slowest_completed_trial() 
         "val_rmse 18.25 at 3.5 s can by its slope be no better than 12.5 at 15.0 s "
         "(12.5 by autoregression), worse than -1, the best of 6 completed trials"
     )
+
+
+# -- both ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [DECAY, CONVEX])
+def test_only_safe_trials_are_to_be_beaten(rule: PruningRule) -> None:
+    constraint = Constraint(Objective("memory", MIN), 4.0)
+    told = Told(replace(spec(rule, min_measurements=3), constraints=(constraint,)))
+
+    def complete(number: int, level: float, memory: float) -> None:
+        for step in range(1, 11):
+            metrics = {"val_rmse": level + 1 / step, "memory": memory}
+            told.record(number, Measurement(100 * step, metrics, 1000 * step))
+        told.end(number)
+
+    for number in range(8):
+        complete(number, 1.0 + number / 10, 9.0)
+    assert not any(told.prunes(20, *(9 + 1 / step for step in range(1, 9))))  # no safe trial yet
+    complete(8, 5.0, 4.0)
+    assert not any(told.prunes(21, *(4.9 + 1 / step for step in range(1, 9))))
+    told.prunes(22, *(9 + 1 / step for step in range(1, 9)))
+    assert told.measure(22, 900, 9 + 1 / 9).reason.endswith("5.1, the best safe one of 9 completed trials")
 
 
 # -- on any numbers ------------------------------------------------------------------------------------
@@ -367,6 +397,24 @@ def test_no_numbers_make_a_rule_fail(
         decision = told.measure(99, 50 * step, value, seconds=float(at))
         assert not decision.prune or math.isfinite(value)
         assert "nan" not in decision.reason
+
+
+def test_the_largest_and_the_smallest_numbers_are_numbers_too() -> None:
+    for low, high in ((-1.7e308, 1.7e308), (5e-324, 1e-323), (-1e-300, 1e300), (0.0, 5e-324)):
+        for rule in RULES:
+            told = Told(spec(rule, min_measurements=3))
+            told.curve(0, *[low] * 10)
+            for number in range(1, 7):
+                told.curve(number, *[high] * 10)
+            assert told.prunes(20, low, low, low, low) == [False] * 4
+            told.prunes(21, high, low, high, low)
+            if rule is not CONVEX:
+                assert told.prunes(22, high, high, high) == [rule is DECAY] * 3
+
+
+def test_measurements_at_the_same_moment_have_no_slope() -> None:
+    moments, costs = np.full(6, 3.0), np.arange(6.0)
+    assert all(map(math.isnan, extrapolate((moments, costs), 0.0, 10.0)))
 
 
 def decisions(
@@ -453,9 +501,9 @@ def replays(rule: PruningRule, tasks: list[Task], every: int, **settings: Any) -
     [
         # Measured, in the order of the columns:         docs/decisions/0007 has more of them
         (MEDIAN, 5, 0.45, 0.03, 0.25, 0.03),  #          0.381  0.015  0.14  0.016
-        (DECAY, 5, 0.40, 0.02, 0.20, 0.01),  #           0.343  0.006  0.11  0.003
+        (DECAY, 5, 0.42, 0.02, 0.20, 0.01),  #           0.363  0.006  0.11  0.002
         (CONVEX, 5, 0.70, 0.01, 0.20, 0.01),  #          0.642  0.004  0.14  0.003
-        (DECAY, 1, 0.35, 0.02, 0.30, 0.01),  #           0.281  0.010  0.25  0.006
+        (DECAY, 1, 0.36, 0.01, 0.15, 0.01),  #           0.308  0.002  0.04  0.002
         (CONVEX, 1, 0.48, 0.015, 0.15, 0.01),  #         0.415  0.006  0.07  0.002
     ],
 )
@@ -478,7 +526,7 @@ def test_on_real_curves_without_pruning_all_training_is_used_and_the_best_is_fou
 def test_on_real_curves_by_seconds_a_rule_saves_time_and_finds_one_of_the_best(
     rule: PruningRule, used: float
 ) -> None:
-    """Measured: 0.372, 0.257 and 0.835 of the time; by seconds CONVEX must expect the slowest end."""
+    """Measured: 0.372, 0.260 and 0.835 of the time; by seconds CONVEX must expect the slowest end."""
     seen = replays(rule, lcbench(), 5, by_seconds=True)
     assert seen.used < used
     assert max(each.rank for each in seen.seen) <= 2

@@ -14,7 +14,8 @@ import pytest
 from told import MAX, MIN, Told, lcbench, replay, spec
 
 from hpsearch.spec.model import Goal, PruningRule, Spec
-from hpsearch.study.pruning import Hyperband, make_pruner, rungs
+from hpsearch.study.halving import Hyperband, rungs
+from hpsearch.study.pruning import make_pruner
 from hpsearch.study.trial import Decision, Ending, Measurement, State, Trial
 
 # -- median --------------------------------------------------------------------------------------------

@@ -413,8 +413,8 @@ def test_metrics_of_one_step_that_come_one_by_one_make_one_measurement() -> None
     notebook = Notebook()
     search = search_with(notebook)
     launched(search)
-    search.measure(0, 1, [measured(10, accuracy=0.5)], 2)
-    search.measure(0, 1, [measured(10, loss=2.0), measured(10, loss=9.0, accuracy=0.9)], 3)
+    search.measure(0, 1, [measured(10, accuracy=0.5)], 20)
+    search.measure(0, 1, [measured(10, loss=2.0), measured(10, loss=9.0, accuracy=0.9)], 30)
     assert search.trials[0].measurements == [Measurement(10, {"accuracy": 0.5, "loss": 2.0}, 10)]
     assert [e.fact for e in notebook.entries[2:]] == [
         measured(10, accuracy=0.5).measurement,
@@ -422,6 +422,13 @@ def test_metrics_of_one_step_that_come_one_by_one_make_one_measurement() -> None
     ]
     assert ("measured", 0, 10, 2.0) in notebook.heard
     assert search.rejected == 1
+
+
+def test_a_time_ahead_of_the_drivers_clock_is_not_believed() -> None:
+    search = search_with(Notebook())
+    launched(search)
+    search.measure(0, 1, [measured(10, loss=1.0), measured(5000, loss=1.0)], 20)
+    assert [m.time for m in search.trials[0].measurements] == [10, 20]
 
 
 def test_a_silent_trial_holds_the_study_until_somebody_reports_the_objective() -> None:

@@ -1,0 +1,65 @@
+"""What an attempt at a trial is started with, as a pure function of the study, the trial and its facts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from hpsearch.spec.model import PruningRule, Resources
+from hpsearch.study.trial import Checkpoint, Context, Launch, Study, Trial
+
+KNOWN = 2  # checkpoints that a launch is told of, the newest first; the files of older ones are gone
+
+
+def launch_of(study: Study, trial: Trial, resources: Resources, python_path: tuple[str, ...]) -> Launch:
+    """The launch of a trial's last attempt; `resources` are what it gets of what the Spec asks for."""
+    spec, directory = study.spec, trial_directory(study.directory, trial.number)
+    known = _newest_first(trial.checkpoints)[:KNOWN]
+    context = Context(
+        number=trial.number,
+        attempt=trial.attempts[-1].number,
+        seed=_seed(spec.sampler.seed, trial.number),
+        max_steps=spec.max_steps,
+        measure_every=spec.measure_every,
+        directory=directory,
+        device="cuda" if resources.gpu else "cpu",
+        resources=resources,
+        checkpoint=directory / known[0].name if known else None,
+        checkpoint_sha256=known[0].sha256 if known else None,
+        earlier=tuple((directory / each.name, each.sha256) for each in known[1:]),
+    )
+    return Launch(
+        module=spec.module,
+        args=spec.args,
+        params=trial.params,
+        context=context,
+        metric=spec.objective.metric,
+        python_path=python_path,
+        timeout=spec.limits.trial_timeout,
+        judged=spec.pruner.type is not PruningRule.NONE or spec.stopping.as_soon_as_possible,
+        study=study.name,
+        metrics=tuple(objective.metric for objective in spec.objectives),
+        program=spec.program,
+        grace=spec.limits.grace_period,
+    )
+
+
+def newest(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
+    """The checkpoint to go on from, None where there is none."""
+    return next(iter(_newest_first(checkpoints)), None)
+
+
+def trial_directory(study: Path, number: int) -> Path:
+    """Where a trial's files lie within its study's directory."""
+    return study / "trials" / f"{number:04d}"
+
+
+def _newest_first(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+    return sorted(checkpoints, key=lambda each: (each.step, each.attempt), reverse=True)
+
+
+def _seed(study_seed: int, number: int) -> int:
+    """A trial's own seed (0 to 2^32-1), a pure function of the study's seed and the trial's number."""
+    digest = hashlib.blake2b(f"{study_seed}:{number}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
