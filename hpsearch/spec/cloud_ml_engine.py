@@ -177,7 +177,7 @@ def _unwrapped(root: Node, keys: set[str], findings: Findings) -> Draft:
 
 def _nothing(node: Node, key: str, what: str, findings: Findings) -> None:
     hint = "write trainingInput.hyperparameters with params; one plain run needs no search"
-    findings.missing(node, key, f"nothing to tune: the file has no {what}", hint)
+    findings.missing(node, key, f"nothing to tune: {what} is absent or empty", hint)
 
 
 def _draft(form: TrainingInputForm, whole: Node, findings: Findings) -> Draft:

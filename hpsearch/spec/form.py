@@ -23,11 +23,14 @@ from hpsearch.spec.node import Findings, Kind, Node
 from hpsearch.spec.scalars import nearest, refuse
 
 T = TypeVar("T")
+# Lists that are often written as one text, as for a shell.
+_COMMAND_LINES = frozenset({"args", "command", "containerArgs", "containerCommand"})
 
 
 def _items(node: Node) -> list[Node]:
     if node.kind is Kind.SCALAR:
-        refuse(f"{node.name} is {node.shown}, not a list", f"write [{node.text}]")
+        words = ", ".join(node.text.split()) if node.name in _COMMAND_LINES else node.text
+        refuse(f"{node.name} is {node.shown}, not a list", f"write [{words}]")
     return node.elements
 
 

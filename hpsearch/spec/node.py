@@ -27,7 +27,7 @@ class Node:
 
     `named` is the place of the key that names the value (of the value itself in a list);
     `plain` is false for quoted, block and `!!str` scalars, which are text whatever they look like;
-    `unknown` marks an alias, which was refused, so that its value says nothing.
+    `unknown` marks an alias and a map with a merge key, which were refused: what they hold, nobody can say.
     """
 
     kind: Kind
@@ -58,6 +58,8 @@ class Node:
             return str(self.kind)
         if self.is_null:
             return "empty"
+        if not self.text.strip():
+            return f'"{printable(self.text[:80])}"'
         return printable(self.text if len(self.text) <= 80 else self.text[:77] + "...")
 
     @property
@@ -110,7 +112,7 @@ class Findings:
         self._subject = before
 
     def error(self, node: Node, message: str, hint: str = "") -> None:
-        """An error at a value; nothing is said of an alias, whose refusal is said already."""
+        """An error at a value; nothing is said of an unknown one, whose refusal is said already."""
         if not node.unknown:
             self._errors[self._problem(node, message, hint)] = None
 

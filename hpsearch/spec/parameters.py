@@ -90,7 +90,8 @@ def _parameter(name: str, form: ParameterForm, findings: Findings) -> Parameter 
         return None
     for key in _UNUSED[form.type]:
         if not form.lacks(key):
-            findings.warn(form.at(key), f"{key} is not used by a {form.type}: ignored", "remove it")
+            article = "an" if form.type == "INTEGER" else "a"
+            findings.warn(form.at(key), f"{key} is not used by {article} {form.type}: ignored", "remove it")
     if form.type == "CATEGORICAL":
         unused_scale(form, form.scale_type, findings)
         return categorical(name, "categoricalValues", form.categorical_values, form, findings)

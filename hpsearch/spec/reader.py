@@ -25,6 +25,8 @@ MAX_STRETCH = 100_000
 
 _ARGUMENTS = re.compile(r"\b((args|containerArgs|containerCommand|command)\[\d+]|env\[\d+]\.value)$")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+# What web pages and word processors put where a line is indented.
+_WIDE_BLANK = re.compile("^ *[\u00a0\u3000]", re.MULTILINE)
 _CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "map", "seq")}
 _TEXT_TAG = "tag:yaml.org,2002:str"
 
@@ -35,14 +37,27 @@ _CAUSES = (
         "a `:` stands where no key can be",
         "look at the indentation of this line and the one before; quote a text that holds `: `",
     ),
-    ("expected <block end>", "this line does not fit the lines above", "look at its indentation"),
+    ("expected <block end>", _MISFIT := "this line does not fit the lines above", "look at its indentation"),
+    ("expected '<document start>'", _MISFIT, "look at its indentation and at what the lines above hold"),
+    ("entries are not allowed here", "a `- ` stands where no item can be", "give it a line below its key"),
+    ("mapping keys are not allowed here", "a `? ` stands where no key can be", "quote it"),
+    ("'`' that cannot start", "a text cannot start with a backquote", "quote it; remove a Markdown fence"),
     ("that cannot start any token", "a text cannot start with this character", "put it in quotes"),
-    ("found unexpected end of stream", "a quote is not closed", "close it where the text ends"),
+    ("found unexpected end of stream", _OPEN := "a quote is not closed", "close it where the text ends"),
     ("expected the node content", "a value is missing here", "look for a stray comma or bracket"),
     ("while parsing a flow", "a bracket or brace is not closed, or a comma is missing", "close it"),
     ("incompatible YAML document", "this version of YAML is not read", "remove the %YAML line"),
     (_DEEP := f"nested more than {MAX_DEPTH} deep", _DEEP, "a search space needs far less"),
-    ("could not find expected ':'", "a `:` is missing after a key", "write `key: value`"),
+    (
+        "could not find expected ':'",
+        _NO_COLON := "a `:` is missing after a key",
+        "write `key: value`, with a blank after the `:`",
+    ),
+    (
+        "but found '%'",
+        "a directive is not read",
+        "remove the line; %%writefile is a notebook's, not the file's",
+    ),
     ("undefined tag handle", "a tag is not allowed", "remove it"),
     ("unknown escape character", "a backslash in double quotes starts an escape", "use single quotes"),
 )
@@ -134,7 +149,7 @@ class _Tree:
                 meter.seen = meter.given
                 yield event
         except MarkedYAMLError as error:
-            self._refuse(error)
+            self._refuse(error, text)
         except LookupError as error:
             last = self._last()
             self.findings.error(last, str(error), "shorten the text or the comment")
@@ -146,12 +161,16 @@ class _Tree:
     def _last(self) -> Node:
         return self.open[-1] if self.open else _top()
 
-    def _refuse(self, error: MarkedYAMLError) -> None:
+    def _refuse(self, error: MarkedYAMLError, text: str) -> None:
         """Record a syntax error with its likely cause."""
+        if blank := _WIDE_BLANK.search(text):
+            place = Node(Kind.SCALAR, text.count("\n", 0, blank.start()) + 1, blank.end() - blank.start())
+            message = "the text does not parse: a no-break or wide blank is used where YAML wants spaces"
+            self._stop_at(place, message, "use spaces")
         mark = error.problem_mark or error.context_mark
         said = f"{error.context or ''} {error.problem or ''}"
         cause, hint = next(((c, h) for sign, c, h in _CAUSES if sign in said), (error.problem or "", ""))
-        if cause == "a quote is not closed" and error.context_mark:
+        if cause in (_OPEN, _NO_COLON) and error.context_mark:
             mark = error.context_mark
         elif cause.startswith("a bracket") and error.context_mark:
             hint = (
@@ -179,7 +198,11 @@ class _Tree:
         elif key is None:
             node = self._node(event, parent.path)
             if node.kind is not Kind.SCALAR:
-                self._stop_at(node, "a key must be a text", "look for a stray `?`, `[` or `{`")
+                self._stop_at(
+                    node,
+                    "a key must be a text",
+                    "look for a stray `?`, `[` or `{`; fill in a template's `{{ }}`",
+                )
             self.keys[-1] = (node.text, (node.line, node.column))
         else:
             node = self._node(event, parent.below(key[0]))
@@ -212,6 +235,11 @@ class _Tree:
     def _enter(self, parent: Node, node: Node, key: str, named: tuple[int, int]) -> None:
         """Put a value into its map; the first of two under one key stays."""
         node.named = named
+        if key == "<<":
+            # What the merge would bring is not known, so that nothing can be called missing in this map.
+            parent.unknown = True
+            self.findings.error(node, "merge key << is not allowed", "write the keys out")
+            return
         if key not in parent.entries:
             parent.entries[key] = node
             return

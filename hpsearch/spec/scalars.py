@@ -61,7 +61,7 @@ def scalar(node: Node) -> str:
 
 
 def nearest(word: str, known: Mapping[str, Any] | list[str], findings: Findings) -> str:
-    """The known word that is meant, by edit distance without case, or an empty text.
+    """The known word that is meant, by its start, its end or edit distance without case, or an empty text.
 
     It is looked for only so often in one file, and only among so many: long files would take long.
     """
@@ -69,9 +69,16 @@ def nearest(word: str, known: Mapping[str, Any] | list[str], findings: Findings)
     if findings.suggestions > MAX_SUGGESTIONS:
         return ""
     known = list(known)[:MAX_SUGGESTIONS]
-    folded = {name.lower().replace("_", "").replace("-", ""): name for name in known}
-    close = difflib.get_close_matches(word.lower().replace("_", "").replace("-", "")[:80], folded, n=1)
+    folded = {_folded(name): name for name in known}
+    word = _folded(word)[:80]
+    # `min` is short for `minValue`, far as it is from it by edit distance.
+    short = [name for name in folded if len(word) > 2 and (name.startswith(word) or name.endswith(word))]
+    close = difflib.get_close_matches(word, short or folded, n=1, cutoff=0.0 if short else 0.6)
     return folded[close[0]] if close else ""
+
+
+def _folded(word: str) -> str:
+    return word.lower().replace("_", "").replace("-", "")
 
 
 def resembles(node: Node) -> str:
@@ -122,8 +129,12 @@ def _sixties(text: str) -> int:
 
 
 def _number_hint(text: str) -> str:
+    if re.fullmatch(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+|" + _NUMERIC + ",", text):
+        return f"did you mean {text.replace(',', '')}?"
     if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", text):
         return f"did you mean {text.replace(',', '.')}?"
+    if text.startswith(("$", "<")):
+        return "fill it in: a number such as 10, 0.01 or 1e-4"
     return "write a number such as 10, 0.01 or 1e-4"
 
 

@@ -154,7 +154,17 @@ def test_parallel_trials_are_clamped_to_the_trials() -> None:
         ),
         (("  hyper", "  args: [a, ~]\n  hyper"), (3, 13, "~"), "args[1] is empty", '"null"'),
         (("  hyper", "  args: --a\n  hyper"), (3, 9, "--a"), "args is --a, not a list", "write [--a]"),
+        (("  hyper", "  args: --a b\n  hyper"), (3, 9, "--a b"), "not a list", "write [--a, b]"),
         (("  hyper", "  workerCount: few\n  hyper"), (3, 16, "few"), "not a number", "such as 10"),
+        (
+            ("  hyper", "  workerCount: 1,000\n  hyper"),
+            (3, 16, "1,000"),
+            "not a number",
+            "did you mean 1000?",
+        ),
+        (("  hyper", "  workerCount: 2,\n  hyper"), (3, 16, "2,"), "not a number", "did you mean 2?"),
+        (("  hyper", "  workerCount: $FEW\n  hyper"), (3, 16, "$FEW"), "not a number", "fill it in"),
+        (("  hyper", "  workerCount: ''\n  hyper"), (3, 16, ""), 'workerCount is "", not', "such as 10"),
         (
             ("  hyper", "  scheduling: {maxRunningTime: soon}\n  hyper"),
             (3, 32, "soon"),
@@ -219,6 +229,12 @@ def test_a_wrong_setting_of_the_study_is_one_error(
             (7, 5, "maxParalelTrials"),
             "unknown key maxParalelTrials: ignored",
             "did you mean maxParallelTrials?",
+        ),
+        (
+            ("    params", "    metricTag: acc\n    params"),
+            (7, 5, "metricTag"),
+            "unknown key metricTag: ignored",
+            "did you mean hyperparameterMetricTag?",
         ),
         (
             ("    params", '    enableTrialEarlyStopping: "True"\n    params'),
@@ -295,7 +311,8 @@ def test_a_file_without_hyperparameters_has_nothing_to_tune(
 ) -> None:
     (error,) = parse(text).errors
     assert (error.line, error.column, error.path) == (line, column, path)
-    assert "nothing to tune" in error.message
+    what = "no hyperparameters" if path.startswith("hpsearch") else f"{path} is absent or empty"
+    assert error.message == f"nothing to tune: {what}"
     assert "one plain run" in error.hint
 
 

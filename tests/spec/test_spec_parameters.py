@@ -414,6 +414,20 @@ def test_equal_bounds_are_a_constant_on_any_scale() -> None:
             "did you mean scaleType?",
             Double("x", 1.0, 2.0),
         ),
+        (
+            "parameterName: x, type: DOUBLE, minValue: 1, maxValue: 2, max: 3",
+            "max",
+            "unknown key max: ignored",
+            "did you mean maxValue?",
+            Double("x", 1.0, 2.0),
+        ),
+        (
+            "parameterName: x, type: INTEGER, minValue: 1, maxValue: 2, discreteValues: [3]",
+            "[3]",
+            "discreteValues is not used by an INTEGER",
+            "remove it",
+            Integer("x", 1, 2),
+        ),
     ],
 )
 def test_a_doubtful_value_is_taken_with_one_warning_at_the_value(

@@ -66,8 +66,17 @@ def test_every_value_of_the_tree_knows_its_place_and_path() -> None:
         ('a: 1\nb: "x\nc: 1\n', 2, 4, "a quote is not closed", "close it"),
         ("a: [1, 2\nb: 3\n", 2, 2, "a bracket or brace is not closed", "opened in line 1, column 4"),
         ("a: ]\n", 1, 4, "a value is missing", "stray comma or bracket"),
+        ("{a: 1}\nb: 1\n", 2, 1, "does not fit the lines above", "what the lines above hold"),
+        ("a: - b\n", 1, 4, "a `- ` stands where no item can be", "below its key"),
+        ("a: ? b\n", 1, 4, "a `? ` stands where no key can be", "quote it"),
         ("- a\nb: 1\n", 2, 1, "does not fit the lines above", "indentation"),
         ("a: @x\n", 1, 4, "cannot start with this character", "quotes"),
+        ("a: 1\nb 2\nc: 3\n", 2, 1, "a `:` is missing after a key", "with a blank after the `:`"),
+        ("a: 1\nb:2\nc: 3\n", 2, 1, "a `:` is missing after a key", "with a blank after the `:`"),
+        ("%%writefile a.yaml\na: 1\n", 1, 2, "a directive is not read", "remove the line"),
+        ("```yaml\na: 1\n```\n", 1, 1, "a backquote", "Markdown fence"),
+        ("a:\n \u00a0b: 1\n  c: 2\n", 2, 2, "a no-break or wide blank", "use spaces"),
+        ("a: {{ b }}\n", 1, 5, "a key must be a text", "fill in a template's `{{ }}`"),
         ("a: !e!x 1\n", 1, 4, "a tag is not allowed", "remove it"),
         ('a: "\\q"\n', 1, 6, "a backslash", "single quotes"),
         ("%YAML 3.0\n---\na: 1\n", 1, 1, "this version of YAML", "remove the %YAML line"),
@@ -129,6 +138,14 @@ def test_anchors_aliases_tags_and_escaped_control_characters_are_errors(
 def test_an_alias_is_told_once_and_not_as_a_wrong_value_too() -> None:
     problem = only_error(GOOD.replace("1e-4", "*low"))
     assert problem.message == "alias *low is not allowed"
+
+
+def test_nothing_is_called_missing_in_a_map_with_a_merge_key() -> None:
+    lent = GOOD.replace("type: DOUBLE, minValue: 1e-4, maxValue: 0.1", "<<: *lr")
+    problem = only_error(lent)
+    assert (problem.line, problem.column, problem.message) == (8, 33, "alias *lr is not allowed")
+    assert not parse(lent).warnings
+    assert only_error(lent.replace("*lr", "{type: DOUBLE}")).message == "merge key << is not allowed"
 
 
 def test_core_tags_are_allowed_and_str_makes_a_text() -> None:
