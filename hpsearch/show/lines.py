@@ -101,16 +101,20 @@ def plan(spec: Spec) -> str:
     rule = f"{spec.pruner.type} pruner" if spec.pruner.type is not PruningRule.NONE else "no pruner"
     wanted = ", ".join(f"{each.goal.lower()} {each.metric}" for each in spec.objectives)
     kept = " and ".join(bound(each) for each in spec.constraints)
-    most = "" if spec.program.command else f" of at most {counted(spec.max_steps, 'step')}"
+    most = f" of at most {counted(spec.max_steps, 'step')}" if _is_paced(spec) else ""
     return (
         f"{wanted}{f' with {kept}' if kept else ''}, {counted(spec.max_trials, 'trial')}{most}, "
         f"{spec.max_parallel_trials} at once, {spec.sampler.type} sampler (seed {spec.sampler.seed}), {rule}"
     )
 
 
+def _is_paced(spec: Spec) -> bool:
+    return spec.paced and not spec.program.command
+
+
 def progress(step: int | None, spec: Spec) -> str:
     """How far a trial is; a command knows its last step itself."""
-    return f"step {step or 0}" + ("" if spec.program.command else f"/{spec.max_steps}")
+    return f"step {step or 0}" + (f"/{spec.max_steps}" if _is_paced(spec) else "")
 
 
 def bound(constraint: Constraint) -> str:

@@ -299,7 +299,8 @@ class Tracking:
 class Spec:
     """One search-space file: what may be tried, what is better, and how trials are run.
 
-    `max_steps` and `measure_every` count optimizer updates. `sha256` is that of `text`.
+    `max_steps` and `measure_every` count optimizer updates; `paced`: the file says one of them itself, which
+    means nothing to a program that counts on its own. `sha256` is that of `text`.
     `first`: the params of the first trial, None: the sampler's choice. `previous`: the study whose trials
     are known from the start.
     """
@@ -317,6 +318,7 @@ class Spec:
     selection: Selection = Selection.LAST
     max_steps: int = 1000
     measure_every: int = 100
+    paced: bool = False
     sampler: SamplerSpec = field(default_factory=SamplerSpec)
     pruner: PrunerSpec = field(default_factory=PrunerSpec)
     resources: Resources = field(default_factory=Resources)

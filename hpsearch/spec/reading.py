@@ -126,6 +126,7 @@ def _lay(block: BlockForm, draft: Draft, source: _Source, findings: Findings) ->
         max_parallel_trials=draft.max_parallel_trials,
         selection=selection,
         max_steps=max_steps,
+        paced=block.max_steps is not None or block.measure_every is not None,
         measure_every=measure_every,
         sampler=sampler,
         pruner=pruner,

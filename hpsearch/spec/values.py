@@ -46,7 +46,7 @@ def name_of(given: str | None, key: str, form: Form, findings: Findings) -> str:
         if form.lacks(key) or given == "":
             findings.missing(form.node, key, "the parameter has no name", f"write {key}:")
         return ""
-    bad = next((c for c in given if c.isspace() or c in "=/" or not c.isprintable()), "")
+    bad = next((c for c in given if c.isspace() or c == "=" or not c.isprintable()), "")
     if bad:
         findings.error(node, f'the name holds "{bad}"', "use letters, digits, `_`, `-` and `.`")
     if len(given) > MAX_NAME:

@@ -199,8 +199,12 @@ def description(study: Study) -> str:
     goals = ", ".join(f"{objective.goal.value.lower()} {objective.metric}" for objective in spec.objectives)
     return (
         f"Study {study.name}: {goals}. Sampler {spec.sampler.type.value} (seed {spec.sampler.seed}), "
-        f"pruner {spec.pruner.type.value}, {spec.max_trials} trials, {spec.max_parallel_trials} at a time, "
-        f"up to {spec.max_steps} steps each, measured every {spec.measure_every}."
+        f"pruner {spec.pruner.type.value}, {spec.max_trials} trials, {spec.max_parallel_trials} at a time"
+        + (
+            f", up to {spec.max_steps} steps each, measured every {spec.measure_every}."
+            if spec.paced
+            else "."
+        )
     )
 
 

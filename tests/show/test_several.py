@@ -20,6 +20,7 @@ from hpsearch.show import lines
 from hpsearch.show.console import Console, live_view
 from hpsearch.show.progress import Progress
 from hpsearch.spec.model import Program, Reading, Resources
+from hpsearch.spec.reading import parse
 from hpsearch.study.history import History
 from hpsearch.study.trial import Attempt, Entry, Measurement, Outcome
 
@@ -249,3 +250,15 @@ def test_sizes_are_in_the_largest_unit_that_fits() -> None:
         "1.5 GiB",
         "1024 TiB",
     ]
+
+
+def test_steps_are_promised_only_where_the_file_names_them() -> None:
+    file = "trainingInput:\n  pythonModule: m\n  hyperparameters:\n    goal: MINIMIZE\n    maxTrials: 2\n"
+    file += "    hyperparameterMetricTag: loss\n"
+    file += "    params: [{parameterName: x, type: DOUBLE, minValue: 0, maxValue: 1}]\n"
+    silent, paced = parse(file).spec, parse(f"{file}hpsearch: {{maxSteps: 70}}\n").spec
+    assert silent
+    assert paced
+    assert "step" not in lines.plan(silent)
+    assert "2 trials of at most 70 steps" in lines.plan(paced)
+    assert (lines.progress(7, silent), lines.progress(7, paced)) == ("step 7", "step 7/70")
