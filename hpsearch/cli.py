@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hpsearch.errors import HpsearchError, NoSuccess, SpecError, StoreDamaged, UsageError
+from hpsearch.redaction import redact
 from hpsearch.show import answers, lines, resources
 from hpsearch.show.console import Console
-from hpsearch.track.uri import default_uri, redact
+from hpsearch.track.uri import default_uri
 
 if TYPE_CHECKING:
     from hpsearch.study.history import History
@@ -38,7 +39,8 @@ Name = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as
 Home = Annotated[Path, typer.Option("--home", envvar="HPSEARCH_HOME", help="The directory of the studies.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and only that.")]
 Local = Annotated[
-    bool, typer.Option("--local", help="Run trials in this process, one at a time, without Ray.")
+    bool,
+    typer.Option("--local", help="Run trials one at a time without Ray, modules in this process."),
 ]
 Address = Annotated[str | None, typer.Option("--address", help="The Ray cluster to join.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Take every warning about the file for an error.")]

@@ -100,7 +100,7 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
             else "--resume must needs --study",
             hint="`hpsearch list` names the studies here",
         )
-    _check_trainer(spec, _python_path(spec))
+    _check_trainer(spec, _python_path(spec, str(Path.cwd())))
     name = options.study or free_name(options.home, file.stem)
     check_name(name)
     # Absolute, so that a resume from elsewhere finds the trainer beside the file.
@@ -113,6 +113,7 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
         directory=(options.home / name).absolute(),
         git_sha=git_sha(file.absolute().parent),
         versions=versions(),
+        started_in=str(Path.cwd()),
     )
     uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
     known = _known(spec, options.home)
@@ -165,9 +166,9 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
         study = history.study
         with _tracked(store, history, options.home) as outbox:
             journal = _Journal(store, watcher, history.trials)
-            path = _python_path(study.spec)
+            path = _python_path(study.spec, study.started_in)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
-            search.restore(history.trials, history.attributes, history.known)
+            search.restore(history.trials, history.attributes, history.known, history.last_ending)
             with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
                 try:
                     watcher.started(study, search, history.tracking_uri, resumed)
@@ -187,7 +188,8 @@ def _run_to_end(search: Search, options: Options) -> StudyEnding:
     """Run what is left of a study; also what prevents that becomes its ending, before it is raised."""
     try:
         if not search.over:
-            _check_trainer(search.study.spec, _python_path(search.study.spec))
+            study = search.study
+            _check_trainer(study.spec, _python_path(study.spec, study.started_in))
             _execute(search, options)
     except HpsearchError as error:
         search.stop(Outcome.INTERRUPTED, error.message, now())
@@ -272,9 +274,13 @@ def _valid_spec(file: Path, options: Options, watcher: Watcher) -> Spec:
     return reading.spec
 
 
-def _python_path(spec: Spec) -> tuple[str, ...]:
-    """Where trainers are looked for before the installed packages: here, then beside the file."""
-    return tuple(dict.fromkeys((str(Path.cwd()), str(Path(spec.source).absolute().parent))))
+def _python_path(spec: Spec, started_in: str) -> tuple[str, ...]:
+    """Where trainers are looked for before the installed packages, the first being where programs start.
+
+    That is the directory of the study's start, or this one if it is gone; then that of the file.
+    """
+    start = started_in if Path(started_in).is_dir() else str(Path.cwd())
+    return tuple(dict.fromkeys((start, str(Path(spec.source).absolute().parent))))
 
 
 def _check_trainer(spec: Spec, python_path: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ def best_of(trials: Iterable[Trial], study: Study) -> Trial | None:
 
     None if there is no such trial.
     """
-    scored = [(costs, trial.number, trial) for costs, trial in _scored(trials, study.spec)]
+    scored = [(found, trial.number, trial) for found, trial in _scored(trials, study.spec)]
     return min(scored)[2] if scored else None
 
 
@@ -26,17 +26,28 @@ def front_of(trials: Iterable[Trial], study: Study) -> list[Trial]:
     """
     scored = _scored(trials, study.spec)
     # Sets of points are the bits of integers, so that 10,000 trials take a tenth of a second.
-    bits = {costs: 1 << place for place, costs in enumerate({costs for costs, _ in scored})}
+    bits = {found: 1 << place for place, found in enumerate({found for found, _ in scored})}
     no_worse = dict.fromkeys(bits, -1)
     for axis in range(len(study.spec.objectives)):
         so_far, cost = 0, itemgetter(axis)
         for _, group in groupby(sorted(bits, key=cost), cost):
             equals = list(group)
-            so_far |= sum(bits[costs] for costs in equals)
-            for costs in equals:
-                no_worse[costs] &= so_far
-    front = [trial for costs, trial in scored if no_worse[costs] == bits[costs]]
+            so_far |= sum(bits[found] for found in equals)
+            for found in equals:
+                no_worse[found] &= so_far
+    front = [trial for found, trial in scored if no_worse[found] == bits[found]]
     return sorted(front, key=lambda trial: trial.number)
+
+
+def costs(trial: Trial, spec: Spec) -> tuple[float, ...] | None:
+    """A trial's costs, one for each objective, lower being better; None unless it is completed and safe.
+
+    Trials are compared by them first objective first; of equals the one with the lower number is better.
+    """
+    outcomes = trial.outcomes(spec) if trial.state is State.COMPLETED else None
+    if outcomes is None or broken(trial, spec):
+        return None
+    return tuple(objective.cost(value) for objective, value in zip(spec.objectives, outcomes, strict=True))
 
 
 def broken(trial: Trial, spec: Spec) -> list[Constraint]:
@@ -46,9 +57,4 @@ def broken(trial: Trial, spec: Spec) -> list[Constraint]:
 
 
 def _scored(trials: Iterable[Trial], spec: Spec) -> list[tuple[tuple[float, ...], Trial]]:
-    """The safe completed trials that have all objectives, each with its costs."""
-    return [
-        (tuple(o.cost(value) for o, value in zip(spec.objectives, outcomes, strict=True)), trial)
-        for trial in trials
-        if trial.state is State.COMPLETED and not broken(trial, spec) and (outcomes := trial.outcomes(spec))
-    ]
+    return [(found, trial) for trial in trials if (found := costs(trial, spec))]

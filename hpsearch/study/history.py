@@ -49,7 +49,8 @@ DATABASE = "study.db"
 class History:
     """All that the store knows of a study, folded: trials by number, and what the sampler kept for each.
 
-    `known` are the trials of an earlier study that it went on from.
+    `ending` is that of the last driver, None while one works or after one was killed; `last_ending` the last
+    one there is. `known` are the trials of an earlier study that it went on from.
     """
 
     study: Study
@@ -61,6 +62,7 @@ class History:
     offset: int
     parent_run_id: str | None
     known: tuple[Known, ...] = ()
+    last_ending: StudyEnding | None = None
 
 
 class StoreReader:
@@ -184,10 +186,12 @@ def read_history(connection: Connection, directory: Path) -> History:
     trials: dict[int, Trial] = {}
     attributes: dict[int, Mapping[str, object]] = {}
     ending: StudyEnding | None = None
+    last_ending: StudyEnding | None = None
     for change, fields in changes:
         if isinstance(change.fact, Trial):
             attributes[change.fact.number] = json.loads(fields["sampler"])
         if isinstance(change.fact, StudyEnding):
+            last_ending = change.fact
             ending = change.fact if fields["epoch"] == lease["epoch"] else None
         else:
             apply(trials, change)
@@ -200,16 +204,23 @@ def read_history(connection: Connection, directory: Path) -> History:
         epoch=lease["epoch"],
         offset=lease["outbox_offset"],
         parent_run_id=lease["parent_run_id"],
-        known=_known(connection),
+        known=_known(connection, row),
+        last_ending=last_ending,
     )
 
 
-def _known(connection: Connection) -> tuple[Known, ...]:
-    found = []
+def _known(connection: Connection, study: Row) -> tuple[Known, ...]:
+    found: list[Known] = []
     for record in connection.execute(select(known_table).order_by(known_table.c.number)).mappings():
         row = dict(record)
         verify(known_table, row)
         found.append(known_of(row))
+    if len(found) != study["known"]:
+        raise StoreDamaged(
+            f"the store of study {study['name']!r} knows {len(found)} earlier trials "
+            f"where {study['known']} were written",
+            hint="restore the study directory from a backup; nothing was overwritten",
+        )
     return tuple(found)
 
 
@@ -237,6 +248,7 @@ def _study(row: Row, directory: Path) -> Study:
         directory=directory,
         git_sha=row["git_sha"],
         versions=json.loads(row["versions"]),
+        started_in=row["started_in"],
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from hpsearch.spec.model import PruningRule, Resources
+from hpsearch.study.seeds import seed_of
 from hpsearch.study.trial import Checkpoint, Context, Launch, Study, Trial
 
 KNOWN = 2  # checkpoints that a launch is told of, the newest first; the files of older ones are gone
@@ -19,7 +19,7 @@ def launch_of(study: Study, trial: Trial, resources: Resources, python_path: tup
     context = Context(
         number=trial.number,
         attempt=trial.attempts[-1].number,
-        seed=_seed(spec.sampler.seed, trial.number),
+        seed=seed_of(spec.sampler.seed, trial.number, "training"),
         max_steps=spec.max_steps,
         measure_every=spec.measure_every,
         directory=directory,
@@ -57,9 +57,3 @@ def trial_directory(study: Path, number: int) -> Path:
 
 def _newest_first(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
     return sorted(checkpoints, key=lambda each: (each.step, each.attempt), reverse=True)
-
-
-def _seed(study_seed: int, number: int) -> int:
-    """A trial's own seed (0 to 2^32-1), a pure function of the study's seed and the trial's number."""
-    digest = hashlib.blake2b(f"{study_seed}:{number}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")

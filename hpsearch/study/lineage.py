@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hpsearch.errors import UsageError
-from hpsearch.spec.model import Algorithm, Categorical, Discrete, Objective, Parameter, Spec, key_of
+from hpsearch.spec.model import Categorical, Discrete, Objective, Parameter, Spec, key_of
 from hpsearch.spec.texts import text_of
 from hpsearch.study.history import History
 from hpsearch.study.trial import Known
@@ -26,12 +26,10 @@ def inherit(spec: Spec, earlier: History) -> tuple[Known, ...]:
             hint="make them the same, or remove resumePreviousJobId to start anew",
         )
     ended = [Known(trial, earlier.attributes[trial.number]) for trial in earlier.trials if trial.ending]
-    same = old.sampler.type is spec.sampler.type
-    # NSGA-II remembers parents by their places in the history, which a trial that is left out would shift.
-    whole = len(ended) == len(earlier.trials) or spec.sampler.type is not Algorithm.NSGA_II
-    kept = {"internal", *(("trial", "optimizer") if same else ()), *(("study",) if same and whole else ())}
+    if old.sampler.type is spec.sampler.type:
+        return (*earlier.known, *ended)
     return tuple(
-        replace(known, attributes={k: v for k, v in known.attributes.items() if k in kept})
+        replace(known, attributes={k: v for k, v in known.attributes.items() if k == "internal"})
         for known in (*earlier.known, *ended)
     )
 

@@ -7,7 +7,6 @@ one would. What a sampler must remember beyond the trials travels as JSON in `Su
 
 from __future__ import annotations
 
-import hashlib
 import math
 import pickle
 import re
@@ -42,6 +41,7 @@ from hpsearch.spec.model import (
     key_of,
 )
 from hpsearch.study import points
+from hpsearch.study.seeds import seed_of
 from hpsearch.study.trial import State, Suggestion, Trial
 
 GP_TRIALS = 300  # a GP proposal takes 0.4 s after this many trials, and the time grows with their cube
@@ -140,7 +140,7 @@ class OptunaSampler:
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """A fresh sampler whose draws depend on the study's seed and the trial's number only."""
         settings = self._spec.sampler
-        seed = _seed(settings.seed, number)
+        seed = seed_of(settings.seed, number)
         startup = settings.startup_trials
         algorithm = settings.type
         if algorithm is Algorithm.GP and len(self._numbers) >= GP_TRIALS:
@@ -195,7 +195,7 @@ class OptunaSampler:
         if self._spec.sampler.type is Algorithm.GRID:
             return self._points.next_untried()
         if self._points.tried(params):
-            return self._points.random_untried(_seed(self._spec.sampler.seed, number, "untried"))
+            return self._points.random_untried(seed_of(self._spec.sampler.seed, number, "untried"))
         return None
 
     def _encode(self, params: Params) -> dict[str, Value]:
@@ -231,13 +231,20 @@ class OptunaSampler:
             "internal": {key: t for key, t in drawn.items() if key in self._inexact},
             "trial": {key: value for key, value in trial.items() if _TRIAL_ATTRIBUTE.fullmatch(key)},
             "study": {
-                key: value
+                key: self._ours(value)
                 for key, value in study.items()
                 if _STUDY_ATTRIBUTE.fullmatch(key) and before.get(key) != value
             },
             "optimizer": _optimizer_to_json(pickled) if pickled else {},
         }
         return {key: value for key, value in kept.items() if value}
+
+    def _ours(self, kept: Any) -> Any:
+        """A list of Optuna's trial numbers, NSGA-II's parents, as ours; a number as it is."""
+        if not isinstance(kept, list):
+            return kept
+        ours = {optunas: number for number, optunas in self._numbers.items()}
+        return [ours[each] for each in kept]
 
     def _frozen(self, trial: Trial, attributes: Mapping[str, Any]) -> FrozenTrial:
         """A stored trial in Optuna's form; ValueError and the like if it does not fit the space."""
@@ -253,7 +260,8 @@ class OptunaSampler:
         most = max(trial.number, len(self._numbers))
         system = self._system(attributes, most)
         for key, kept in _whole_numbers(attributes.get("study", {}), _STUDY_ATTRIBUTE, most).items():
-            self._storage.set_study_system_attr(self._study_id, key, kept)
+            optunas = [self._numbers[number] for number in kept] if isinstance(kept, list) else kept
+            self._storage.set_study_system_attr(self._study_id, key, optunas)
         values = trial.outcomes(self._spec)
         state = TrialState.RUNNING if trial.ending is None else _told(trial.state, values)
         measured = {} if self._several else dict(trial.values(self._spec.objective.metric))
@@ -300,11 +308,6 @@ class OptunaSampler:
     def _dimensions(self) -> int:
         """How many parameters CMA-ES moves: it leaves texts to chance."""
         return sum(not isinstance(d, CategoricalDistribution) for d in self._distributions.values())
-
-
-def _seed(study_seed: int, number: int, purpose: str = "") -> int:
-    """A seed from 0 to 2^32-1 for one purpose of one trial."""
-    return int.from_bytes(hashlib.sha256(f"{study_seed}:{number}:{purpose}".encode()).digest()[:4])
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

@@ -42,6 +42,8 @@ study_table = Table(
     Column("spec_text", Text, nullable=False),
     Column("git_sha", Text),
     Column("versions", Text, nullable=False),
+    Column("started_in", Text, nullable=False),
+    Column("known", Integer, nullable=False),  # how many rows the table of that name has
     Column("checksum", Text, nullable=False),
 )
 

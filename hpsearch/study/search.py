@@ -78,7 +78,7 @@ class Search:
         self._slots = study.spec.max_parallel_trials
         self._resources = study.spec.resources
         self._first = 0  # the number of this study's first trial: known ones count before it
-        self._heard = False  # whether any trial has ever reported the objective
+        self._unheard = {each.metric for each in study.spec.objectives}  # never reported by any trial
         self._silent: Ending | None = None  # of a trial that ended well without reporting it
         self._stopping = StoppingRule(study)
 
@@ -93,10 +93,12 @@ class Search:
         trials: Sequence[Trial],
         attributes: Mapping[int, Mapping[str, object]],
         known: Sequence[Known] = (),
+        ending: StudyEnding | None = None,
     ) -> None:
         """Fold an earlier life of the study; its unfinished trials are launched again first.
 
-        `known` are trials of an earlier study: the sampler and the pruner learn from them, nobody else.
+        `ending` is how that life ended; a final one stays. `known` are trials of an earlier study: the
+        sampler and the pruner learn from them, nobody else.
         """
         before = [(each.trial, each.attributes) for each in known]
         self._sampler.restore([*before, *((trial, attributes[trial.number]) for trial in trials)])
@@ -116,6 +118,8 @@ class Search:
         for trial in ended:
             self._stopping.ended(trial)
         self._check_failures(ended[-1].ending.time if ended and ended[-1].ending else 0)
+        if ending and ending.outcome in (Outcome.COMPLETED, Outcome.FAILED):
+            self._ending = ending
 
     def _fold(self, recorded: Trial) -> None:
         """Show a recorded trial to the pruner; rules look at it as it was at each measurement."""
@@ -123,7 +127,7 @@ class Search:
         for measurement in recorded.measurements:
             seen.measurements.append(measurement)
             self._pruner.record(seen, measurement)
-        self._heard = self._heard or bool(recorded.values(self._objective.metric))
+        self._unheard -= {metric for metric in self._unheard if recorded.values(metric)}
         if recorded.ending:
             self._pruner.ended(recorded)
 
@@ -171,8 +175,10 @@ class Search:
                 ending = self._decide(trial, news, now)
             ending = ending or (self._settle(trial, report.ending, now) if report.ending else None)
             if ending:
-                entries.append(Entry(number, ending, attempt))
                 break
+        ending = ending or self._stop_at_once(now)
+        if ending:
+            entries.append(Entry(number, ending, attempt))
         if entries:
             self._journal.commit(entries)
         self._tell(trial, fresh)
@@ -248,8 +254,8 @@ class Search:
 
     @property
     def _mute(self) -> bool:
-        """Whether a trial ended well without its objective, which nobody else has reported either."""
-        return self._silent is not None and not self._heard
+        """Whether a trial ended well without an objective, which nobody else has reported either."""
+        return self._silent is not None and bool(self._unheard)
 
     # -- inside -------------------------------------------------------------------------------------
 
@@ -280,15 +286,17 @@ class Search:
         return replace(given, metrics=fresh, time=last.time)
 
     def _decide(self, trial: Trial, measurement: Measurement, now: int) -> Ending | None:
-        self._heard = self._heard or math.isfinite(measurement.metrics.get(self._objective.metric, math.nan))
+        self._unheard -= {m for m in self._unheard if math.isfinite(measurement.metrics.get(m, math.nan))}
         self._pruner.record(trial, measurement)
         decision = self._pruner.decide(trial)
-        if decision.prune:
-            return Ending(State.PRUNED, decision.reason, now)
+        return Ending(State.PRUNED, decision.reason, now) if decision.prune else None
+
+    def _stop_at_once(self, now: int) -> Ending | None:
+        """What ends a running trial, also a silent one, where the study stops as soon as possible."""
         self._stopping.check(now, len(self.trials))
-        if self._stopping.at_once:
-            return Ending(State.PRUNED, f"the study stops as soon as possible: {self._stopping.reason}", now)
-        return None
+        if not self._stopping.at_once:
+            return None
+        return Ending(State.PRUNED, f"the study stops as soon as possible: {self._stopping.reason}", now)
 
     def _settle(self, trial: Trial, ending: Ending, now: int) -> Ending:
         """The ending that a trial claims, stamped; completed without a finite objective is no success."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpsearch.spec.model import Stopping
+from hpsearch.study.front import costs
 from hpsearch.study.trial import State, Study, Trial
 
 
@@ -14,12 +15,11 @@ class StoppingRule:
     """
 
     def __init__(self, study: Study) -> None:
+        self._spec = study.spec
         self._rules = study.spec.stopping
         self._active = self._rules != Stopping()
-        self._objective = study.spec.objective
-        self._selection = study.spec.selection
         self._created = study.created
-        self._best: float | None = None
+        self._best: tuple[float, ...] | None = None
         self._improved = study.created
         self._since = 0  # trials that ended since the best improved
         self._completed = 0
@@ -38,9 +38,9 @@ class StoppingRule:
         if trial.state is not State.COMPLETED:
             return
         self._completed += 1
-        outcome = trial.outcome(self._objective, self._selection)
-        if outcome and (self._best is None or self._objective.better(outcome[1], self._best)):
-            self._best, self._improved, self._since = outcome[1], trial.ending.time, 0
+        found = costs(trial, self._spec)
+        if found and (self._best is None or found < self._best):
+            self._best, self._improved, self._since = found, trial.ending.time, 0
 
     def check(self, now: int, started: int) -> None:
         """Look at the clock and the counts; `started` are the study's trials so far."""

@@ -95,6 +95,8 @@ class Store:
                 "spec_text": study.spec.text,
                 "git_sha": study.git_sha,
                 "versions": json.dumps(dict(study.versions)),
+                "started_in": study.started_in,
+                "known": len(known),
             }
             row["checksum"] = checksum(row)
             store._connection.execute(insert(study_table), row)

@@ -244,7 +244,8 @@ class Report:
 class Study:
     """One search as it was created: its name, its Spec, where it lies, and what code made it.
 
-    `created` is milliseconds since the epoch; `versions` maps packages to their versions.
+    `created` is milliseconds since the epoch; `versions` maps packages to their versions. `started_in` is
+    the directory that it was started in, from which trials start, too.
     """
 
     name: str
@@ -254,6 +255,7 @@ class Study:
     directory: Path
     git_sha: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    started_in: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from hpsearch.redaction import redact
 from hpsearch.study.trial import Outcome, Study, StudyEnding, Trial
 from hpsearch.track import rows
 from hpsearch.track.ledger import Best, News, TrialNews
 from hpsearch.track.patience import Patience
 from hpsearch.track.rows import Point, Row
 from hpsearch.track.runs import ROWS_PER_REQUEST, Refused, Run, Runs
-from hpsearch.track.uri import redact
 
 Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hpsearch.spec.model import Params, Selection, Spec
-from hpsearch.study.front import broken
+from hpsearch.study.front import costs
 from hpsearch.study.trial import Attempt, Change, Ending, Measurement, State, StudyEnding, Trial
 from hpsearch.track.rows import Point, clean_name
 
@@ -59,7 +59,7 @@ class Ledger:
         self._completed = 0
         self._ended = False
         self._best: Best | None = None
-        self._costs: tuple[float, ...] = ()
+        self._rank: tuple[tuple[float, ...], int] | None = None
 
     def fold(self, changes: Iterable[Change]) -> News:
         """Take in facts in the order of the store; return what they change."""
@@ -118,13 +118,12 @@ class Ledger:
         if ending.state is not State.COMPLETED:
             return
         self._completed += 1
-        objectives = self._spec.objectives
-        outcome, values = trial.outcome(objectives[0], self._spec.selection), trial.outcomes(self._spec)
-        if outcome is None or values is None or broken(trial, self._spec):
+        objective, found = self._spec.objective, costs(trial, self._spec)
+        outcome = trial.outcome(objective, self._spec.selection)
+        if outcome is None or found is None or (self._rank and (found, trial.number) >= self._rank):
             return
-        costs = tuple(objective.cost(value) for objective, value in zip(objectives, values, strict=True))
-        if self._best and costs >= self._costs:
-            return
-        self._best, self._costs = Best(trial.number, trial.uid, trial.params, *outcome), costs
-        name = clean_name(f"best/{objectives[0].metric}")
-        news.points.append(Point(name, outcome[1], ending.time, self._completed))
+        better = self._rank is None or found < self._rank[0]
+        self._best, self._rank = Best(trial.number, trial.uid, trial.params, *outcome), (found, trial.number)
+        if better:  # else it is as good as one with a higher number, which ended before
+            name = clean_name(f"best/{objective.metric}")
+            news.points.append(Point(name, outcome[1], ending.time, self._completed))

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpsearch.errors import HpsearchError, ServiceUnavailable
+from hpsearch.redaction import redact
 from hpsearch.study.trial import Change, Study
 from hpsearch.track.delivery import Delivery
 from hpsearch.track.ledger import Ledger
 from hpsearch.track.patience import Abandoned, Patience
 from hpsearch.track.runs import THREAD_NAME, Runs, first_line
-from hpsearch.track.uri import redact
 
 PAGE = 5_000
 # How long the end waits for an artifact store that does not answer (seconds).

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpsearch.errors import HpsearchError, ServiceUnavailable
+from hpsearch.redaction import redact
 from hpsearch.track.rows import Param, Point, Row, Tag
-from hpsearch.track.uri import local_database, redact
+from hpsearch.track.uri import local_database
 
 THREAD_NAME = "hpsearch-outbox"
 ROWS_PER_REQUEST = 1_000

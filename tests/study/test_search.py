@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.spec.model import Double, Goal, Limits, Objective, SearchSpace, Selection, Spec, Stopping
+from hpsearch.spec.model import (
+    Constraint,
+    Double,
+    Goal,
+    Limits,
+    Objective,
+    SearchSpace,
+    Selection,
+    Spec,
+    Stopping,
+)
 from hpsearch.study.search import Search
 from hpsearch.study.trial import (
     KEEP,
@@ -555,3 +565,51 @@ def test_no_progress_is_counted_over_a_restart() -> None:
     second.measure(3, 1, [seen(1, 2.0), end()], 5)
     assert second.suggest(6) is None
     assert second.over
+
+
+def test_a_silent_running_trial_stops_with_a_study_that_stops_as_soon_as_possible() -> None:
+    search = stopping(max_runtime=5.0, as_soon_as_possible=True)
+    launched(search)
+    assert search.measure(0, 1, [], 4999)
+    assert not search.measure(0, 1, [], 5000)
+    assert search.trials[0].state is State.PRUNED
+
+
+def test_only_safe_trials_are_progress() -> None:
+    limit = Constraint(Objective("memory", Goal.MINIMIZE), 2.0)
+    rules = Stopping(max_trials_no_progress=2)
+    search = search_with(Notebook(), replace(SPEC, max_trials=9, stopping=rules, constraints=(limit,)))
+    for number, (loss, memory) in enumerate([(5.0, 1.0), (1.0, 3.0), (4.0, 1.0), (3.0, 1.0)]):
+        assert launched(search).context.number == number
+        search.measure(number, 1, [measured(1, loss=loss, memory=memory), end()], 2)
+        search.released(number)
+    assert launched(search).context.number == 4
+
+
+def test_a_study_that_ended_stays_ended_also_if_its_last_trials_changed_what_stopped_it() -> None:
+    first = stopping(max_trials_no_progress=2)
+    for value in (1.0, 2.0):
+        complete(first, value)
+    launched(first), launched(first)
+    first.measure(2, 1, [seen(1, 2.0), end()], 5)
+    first.released(2)
+    assert first.suggest(6) is None
+    first.measure(3, 1, [seen(1, 0.5), end()], 7)
+    first.released(3)
+    ending = first.conclude(8)
+    assert ending.outcome is Outcome.COMPLETED
+    second = stopping(max_trials_no_progress=2)
+    second.restore(list(first.trials.values()), {n: {} for n in first.trials}, ending=ending)
+    assert second.over
+    assert second.suggest(9) is None
+    assert second.conclude(9).reason == ending.reason
+
+
+def test_a_tag_that_was_heard_by_nobody_holds_the_study_even_if_others_were() -> None:
+    both = (SPEC.objective, Objective("speed", Goal.MAXIMIZE))
+    search = search_with(Notebook(), replace(SPEC, objectives=both))
+    launched(search)
+    silent = Report(ending=Ending(State.FAILED, "metric tag speed never reported", silent=True))
+    search.measure(0, 1, [seen(1), silent], 2)
+    search.released(0)
+    assert search.over

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -140,6 +141,26 @@ def test_a_rebuilt_sampler_proposes_what_an_uninterrupted_one_does(
     uninterrupted = Sweep(spec(space, algorithm)).run(trials)
     for every in (1, 4) if algorithm is not Algorithm.GP else (5,):
         assert Sweep(spec(space, algorithm), rebuild_every=every).run(trials) == uninterrupted
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("algorithm", [Algorithm.NSGA_II, Algorithm.TPE, Algorithm.QMC])
+def test_points_replaced_by_those_of_another_branch_do_not_shift_what_a_sampler_remembers(
+    algorithm: Algorithm, seed: int
+) -> None:
+    space = (
+        OPTIMIZER,
+        Integer("beta", 1, 3, condition=ADAM),
+        Discrete("momentum", (0, 0.9), condition=SGD),
+        Integer("units", 1, 4),
+    )
+    first: Params = {"optimizer": "adam", "beta": 2, "units": 3}
+    file = replace(spec(space, algorithm, first=first), sampler=SamplerSpec(algorithm, seed, 4))
+    uninterrupted = Sweep(file).run(26)
+    assert len(uninterrupted) == 26
+    assert len({tuple(params.items()) for params in uninterrupted}) == 26
+    for every in (1, 5):
+        assert Sweep(file, rebuild_every=every).run(26) == uninterrupted
 
 
 @pytest.mark.parametrize("algorithm", [*ALGORITHMS, Algorithm.GRID])

@@ -358,3 +358,7 @@ def test_the_trials_that_a_study_knows_from_its_start_are_read_back_and_proven(t
         connection.execute("UPDATE known SET ended = 10")
     with pytest.raises(StoreDamaged, match="table known"):
         StoreReader(tmp_path / "s").history()
+    with sqlite3.connect(tmp_path / "s" / DATABASE) as connection:
+        connection.execute("DELETE FROM known")
+    with pytest.raises(StoreDamaged, match="knows 0 earlier trials where 1 were written"):
+        StoreReader(tmp_path / "s").history()

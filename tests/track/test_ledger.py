@@ -127,3 +127,11 @@ def test_the_best_of_several_objectives_is_safe_and_the_best_in_the_first(facts:
         facts.end(number)
     facts.trial(3, loss=0.01)
     assert fold(Ledger(spec), facts) == ([0.5, 0.5], 2)
+
+
+def test_of_equals_the_lower_number_is_the_best_also_if_it_ended_later(facts: Facts) -> None:
+    facts.suggest(0)
+    facts.trial(1, loss=0.5)
+    facts.measure(0, 10, loss=0.5)
+    facts.end(0)
+    assert fold(Ledger(facts.study.spec), facts) == ([0.5], 0)
