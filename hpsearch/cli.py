@@ -169,11 +169,11 @@ def show(
 def trials(study: Name, home: Home = HOME, as_json: AsJson = False) -> None:
     """Show every trial with its state and reason."""
     with _console(as_json) as console:
-        history, _ = _read(_find(home, study))
+        history, owned = _read(_find(home, study))
         if as_json:
             console.json(answers.trials(history))
         else:
-            console.trials(history)
+            console.trials(history, owned=owned)
 
 
 @app.command()

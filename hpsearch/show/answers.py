@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.spec.model import (
     Categorical,
+    Constraint,
     Discrete,
     Double,
     Integer,
@@ -131,7 +132,7 @@ def best(history: History) -> Json:
     """The object of `best --json`; while no trial is the best, trial, values and step are null.
 
     `front`: the trials than which no other is better in every objective, by number; `value` and `step`
-    are those of the first objective.
+    are those of the first objective; `constraints` have the values that the trial kept them with.
     """
     study, spec = history.study, history.study.spec
     winner = best_of(history.trials, study)
@@ -145,6 +146,7 @@ def best(history: History) -> Json:
         "value": outcome[1] if outcome else None,
         "step": outcome[0] if outcome else None,
         "objectives": [told | {"value": values.get(told["metric"])} for told in _objectives(spec)],
+        "constraints": [_constraint(each, winner) for each in spec.constraints],
         "front": [trial(one, study) for one in front_of(history.trials, study)],
     }
 
@@ -220,6 +222,12 @@ def _parameter(found: Parameter) -> Json:
 
 def _objectives(spec: Spec) -> list[Json]:
     return [{"metric": each.metric, "goal": str(each.goal)} for each in spec.objectives]
+
+
+def _constraint(found: Constraint, winner: Trial | None) -> Json:
+    kept = last(winner, found.objective.metric) if winner else None
+    told = {"metric": found.objective.metric, "goal": str(found.objective.goal)}
+    return told | {"threshold": strict(found.threshold), "value": kept[1] if kept else None}
 
 
 def _problem(problem: Problem) -> Json:

@@ -154,20 +154,20 @@ class Console:
         reason = f" ({history.ending.reason})" if history.ending and not owned else ""
         self._line(f"study {study.name}: {answers.state(history, owned=owned)}{reason}", "bold")
         self._line(lines.plan(study.spec))
-        waiting = "running" if owned else "unfinished"
         seen = ", ".join(
-            f"{n} {waiting if state == answers.RUNNING else state}"
+            f"{n} {lines.state(state, owned=owned)}"
             for state, n in answers.counts(history.trials).items()
             if n
         )
-        self._line(f"{len(history.trials)} of {study.spec.max_trials} trials: {seen or 'none started'}")
+        planned = lines.counted(study.spec.max_trials, "trial")
+        self._line(f"{len(history.trials)} of {planned}: {seen or 'none started'}")
         self._winner(history)
         self._places(history, tracking_uri)
 
-    def trials(self, history: History) -> None:
-        """All trials of a study."""
+    def trials(self, history: History, *, owned: bool) -> None:
+        """All trials of a study; those not ended run only while a driver owns it."""
         if history.trials:
-            self._grid(tables.trials(history))
+            self._grid(tables.trials(history, owned=owned))
         else:
             self._line(f"study {history.study.name} has no trials yet")
 
@@ -193,14 +193,14 @@ class Console:
         counts = {state: sum(t.state is state for t in history.trials) for state in State}
         style = "bold green" if ending.outcome is Outcome.COMPLETED else "bold red"
         self._line(f"study {history.study.name} {ending.outcome}: {ending.reason}", style)
-        self._line(f"{lines.counts(counts)} of {history.study.spec.max_trials} trials")
+        self._line(f"{lines.counts(counts)} of {lines.counted(history.study.spec.max_trials, 'trial')}")
         if failures := tables.failures(history.trials):
             self._line(f"failed most often, {failures}", "red")
         self._places(history, summary.tracking_uri)
         if summary.undelivered:
             why = f" ({self._redact(summary.problem)})" if summary.problem else ""
             facts = lines.counted(summary.undelivered, "fact")
-            self._say("warning", f"MLflow lags {facts} behind{why}; `{commands.resume}` delivers them")
+            self._say("warning", f"MLflow lags {facts} behind{why}; `{commands.resume}` goes on delivering")
         if ending.outcome in (Outcome.INTERRUPTED, Outcome.DEADLINE):
             self._line(f"go on    {commands.resume}")
         if board.rows:
@@ -244,11 +244,13 @@ class Console:
             trial = self._search.trials[entry.trial]
             with self._lock:
                 self._progress.take(entry, trial)
-            standing = lines.standing(trial, self._progress)
-            line = lines.event(entry, trial, self._progress.study.spec, standing=standing)
             failed = isinstance(entry.fact, Ending) and entry.fact.state is State.FAILED
             # The live view counts everything else; a failure's reason is worth a line above it.
-            if line and (failed or not self._live):
+            if self._live and not failed:
+                continue
+            standing = lines.standing(trial, self._progress)
+            line = lines.event(entry, trial, self._progress.study.spec, standing=standing)
+            if line:
                 self._line(line, STYLES.get(entry.fact.state, "") if isinstance(entry.fact, Ending) else "")
 
     def stopped(self) -> None:
@@ -321,7 +323,7 @@ def live_view(progress: Progress, now: float) -> RenderableType:
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
         ProgressBar(total=spec.max_trials, completed=progress.done, width=40),
-        Text(f"{progress.done}/{spec.max_trials} trials"),
+        Text(f"{progress.done}/{lines.counted(spec.max_trials, 'trial')}"),
         Text(f"time left {'-' if left is None else lines.duration(left)}"),
     )
     parts = [Text(f"{len(progress.running)} running", style="cyan")]

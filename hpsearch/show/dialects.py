@@ -1,7 +1,8 @@
 """A Spec in the documented words of Cloud ML Engine and of Vertex AI, whichever of them its file has: pure.
 
 What a dialect has no word for is left out: conditions, further objectives and constraints in Cloud ML
-Engine, pruning rules of ours in Vertex AI. Defaults are left out, as the services do when they echo a file.
+Engine, pruning rules of ours in Vertex AI. Defaults are left out, as the services do when they echo a file,
+and so are secrets in what is run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpsearch.show.answers import SCALES, Json, moment
+from hpsearch.show.secrets import masked
 from hpsearch.spec.model import (
     Algorithm,
     Categorical,
@@ -40,9 +42,8 @@ def training_input(spec: Spec) -> Json:
 
     Source: the REST resource of `projects.jobs`.
     """
-    return (_own(spec, CLOUD_ML_ENGINE) or _given(_master(spec))) | {
-        "hyperparameters": _hyperparameters(spec)
-    }
+    run: Json = masked(_own(spec, CLOUD_ML_ENGINE) or _given(_master(spec)))
+    return run | {"hyperparameters": _hyperparameters(spec)}
 
 
 def trial_job_spec(spec: Spec) -> Json:
@@ -58,7 +59,8 @@ def trial_job_spec(spec: Spec) -> Json:
         "scheduling": _given({"timeout": _seconds(spec.limits.trial_timeout)}),
         "baseOutputDirectory": _given({"outputUriPrefix": spec.program.output}),
     }
-    return _own(spec, VERTEX_AI) or _given(rebuilt)
+    run: Json = masked(_own(spec, VERTEX_AI) or _given(rebuilt))
+    return run
 
 
 def study_spec(spec: Spec) -> Json:
@@ -93,6 +95,8 @@ def _master(spec: Spec) -> Json:
 
 
 def _hyperparameters(spec: Spec) -> Json:
+    """A HyperparameterSpec; of the children of one name, which it cannot tell apart, it has the first."""
+    names = {each.name: each for each in reversed(spec.space.parameters)}
     rebuilt = {
         "goal": str(spec.objective.goal),
         "hyperparameterMetricTag": spec.objective.metric,
@@ -102,7 +106,7 @@ def _hyperparameters(spec: Spec) -> Json:
         "enableTrialEarlyStopping": spec.pruner.type is not PruningRule.NONE or None,
         "algorithm": _ALGORITHMS.get(spec.sampler.type),
         "resumePreviousJobId": spec.previous,
-        "params": [_flat(each) for each in spec.space.parameters],
+        "params": [_flat(each) for each in spec.space.parameters if names[each.name] is each],
     }
     return _given(rebuilt)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hpsearch.show import answers
 from hpsearch.show.progress import Progress
+from hpsearch.show.secrets import masked
 from hpsearch.spec.model import Constraint, Goal, Params, Problem, PruningRule, Spec, Value
 from hpsearch.study.front import broken
 from hpsearch.study.trial import Attempt, Ending, Entry, State, StudyEnding, Trial
@@ -124,12 +126,12 @@ def bound(constraint: Constraint) -> str:
 
 
 def program(spec: Spec) -> str:
-    """What is run for a trial, before its params."""
+    """What is run for a trial, before its params; secrets are not shown."""
     if spec.program.command:
-        return shlex.join((*spec.program.command, *spec.args))
+        return shlex.join(masked([*spec.program.command, *spec.args]))
     if not spec.module:
         return "nothing to run here"
-    given = f" with {shlex.join(spec.args)}" if spec.args else ""
+    given = f" with {shlex.join(masked(list(spec.args)))}" if spec.args else ""
     return f"module {spec.module}{given}"
 
 
@@ -145,6 +147,11 @@ def resources(spec: Spec) -> str:
     if wanted.memory is not None:
         parts.append(f"{size(wanted.memory)} of memory")
     return ", ".join(parts)
+
+
+def state(found: str, *, owned: bool) -> str:
+    """The state of a trial; nothing runs in a study that no driver owns."""
+    return "unfinished" if found == State.RUNNING and not owned else found
 
 
 def counts(found: Mapping[State, int]) -> str:
@@ -194,7 +201,9 @@ def outcome(trial: Trial, spec: Spec) -> str:
 
 def standing(trial: Trial, found: Progress) -> str:
     """How a completed trial stands among those before it; empty where that is nothing special."""
-    if trial not in found.front:
+    if trial.state is not State.COMPLETED:
+        return ""
+    if not found.leads(trial):
         return unsafe(trial, found.study.spec)
     several = len(found.study.spec.objectives) > 1
     return f"on the front of {len(found.front)}" if several else "best so far"
@@ -203,7 +212,7 @@ def standing(trial: Trial, found: Progress) -> str:
 def leaders(found: Progress) -> list[str]:
     """The best trial so far as a line, or a line for each of a few on the front."""
     spec = found.study.spec
-    front = answers.ranked(found.front, spec)
+    front = found.front
     told = [f"{outcome(one, spec)}, trial {one.number}: {params(one.params)}" for one in front[:LEADERS]]
     if len(spec.objectives) == 1:
         return [f"best so far: {told[0] if told else '-'}"]
@@ -215,10 +224,12 @@ def unsafe(trial: Trial, spec: Spec) -> str:
     """Why a trial is not safe; empty if it keeps every constraint."""
     said = []
     for each in broken(trial, spec):
-        metric, threshold = each.objective.metric, value(each.threshold)
-        word = "above" if each.objective.goal is Goal.MINIMIZE else "below"
-        known = answers.last(trial, metric)
-        said.append(f"{metric} is {word} {threshold}" if known else f"{metric} was never reported")
+        metric, word = each.objective.metric, "above" if each.objective.goal is Goal.MINIMIZE else "below"
+        reported = [one.metrics[metric] for one in trial.measurements if metric in one.metrics]
+        if any(map(math.isfinite, reported)):
+            said.append(f"{metric} is {word} {value(each.threshold)}")
+        else:
+            said.append(f"{metric} is {reported[-1]}" if reported else f"{metric} was never reported")
     return f"unsafe: {', '.join(said)}" if said else ""
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import le
 
-from hpsearch.study.front import best_of, front_of
+from hpsearch.study.front import costs, front_of
 from hpsearch.study.trial import Attempt, Ending, Entry, Measurement, State, Study, Trial
 
 
@@ -14,7 +15,8 @@ from hpsearch.study.trial import Attempt, Ending, Entry, Measurement, State, Stu
 class Progress:
     """Counts, the best trials and the running ones.
 
-    `front`: the best completed trial so far; with several objectives the whole Pareto front, by number.
+    `front`: the best completed trial so far; with several objectives the whole Pareto front, the best of
+    the first objective first, the earlier one of equals.
     `running`: by number the last step, and the last finite value of each objective by metric.
     """
 
@@ -24,6 +26,8 @@ class Progress:
     ended_before: int = 0
     front: list[Trial] = field(default_factory=list)
     running: dict[int, tuple[int | None, dict[str, float]]] = field(default_factory=dict)
+    # Of the front, by number: measurements are many, and those of an ended trial do not change.
+    _costs: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def start(cls, study: Study, trials: Iterable[Trial], since: float) -> Progress:
@@ -34,7 +38,9 @@ class Progress:
             if trial.ending:
                 progress.ended[trial.state] += 1
         progress.ended_before = progress.done
-        progress._compare(known)
+        front = front_of(known, study)
+        progress._costs = {one.number: found for one in front if (found := costs(one, study.spec))}
+        progress._arrange(front)
         return progress
 
     def take(self, entry: Entry, trial: Trial) -> None:
@@ -51,7 +57,11 @@ class Progress:
                 self.running.pop(trial.number, None)
                 self.ended[state] += 1
                 if state is State.COMPLETED:
-                    self._compare([*self.front, trial])
+                    self._lead(trial)
+
+    def leads(self, trial: Trial) -> bool:
+        """Whether a trial is on the front."""
+        return trial.number in self._costs
 
     @property
     def done(self) -> int:
@@ -65,10 +75,22 @@ class Progress:
             return None
         return (self.study.spec.max_trials - self.done) * (now - self.since) / ended
 
-    def _compare(self, trials: Iterable[Trial]) -> None:
-        """Keep what is best of some trials; what was beaten once never comes back."""
-        if len(self.study.spec.objectives) > 1:
-            self.front = front_of(trials, self.study)
-        else:
-            winner = best_of(trials, self.study)
-            self.front = [winner] if winner else []
+    def _lead(self, trial: Trial) -> None:
+        """Put a trial on the front if it belongs there; what was beaten once never comes back."""
+        mine = costs(trial, self.study.spec)
+        if mine is None or any(_beats(theirs, mine) for theirs in self._costs.values()):
+            return
+        self._costs = {number: one for number, one in self._costs.items() if not _beats(mine, one)}
+        self._costs[trial.number] = mine
+        self._arrange([one for one in (*self.front, trial) if self.leads(one)])
+
+    def _arrange(self, front: list[Trial]) -> None:
+        """Put the front in order; of equals in a single objective the earlier one is the best."""
+        front = sorted(front, key=lambda one: (self._costs[one.number][0], one.number))
+        self.front = front if len(self.study.spec.objectives) > 1 else front[:1]
+        self._costs = {one.number: self._costs[one.number] for one in self.front}
+
+
+def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether costs are nowhere higher than others, and somewhere lower."""
+    return one != other and all(map(le, one, other))

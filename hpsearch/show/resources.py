@@ -69,7 +69,7 @@ def vertex(history: History, owned: bool) -> Json:
         job["maxFailedTrialCount"] = spec.limits.max_failed_trials
     job["trialJobSpec"] = dialects.trial_job_spec(spec)
     if history.trials:
-        job["trials"] = [_trial(trial, history.study) for trial in history.trials]
+        job["trials"] = [_trial(trial, history.study, owned) for trial in history.trials]
     job |= {"state": f"JOB_STATE_{state}"} | _times(history, owned)
     return job | ({"error": {"code": code, "message": reason}} if reason else {})
 
@@ -138,11 +138,15 @@ def _output(trial: Trial, study: Study) -> Json:
 # -- Vertex AI ------------------------------------------------------------------------------------------
 
 
-def _trial(trial: Trial, study: Study) -> Json:
-    """A Trial of a Study; it has no word for failed, and so its service says infeasible."""
+def _trial(trial: Trial, study: Study, owned: bool) -> Json:
+    """A Trial of a Study; it has no word for failed, and so its service says infeasible.
+
+    One that has not ended, and that nobody runs, is stopping: what is known of it may still count.
+    """
+    unfinished = "ACTIVE" if owned else "STOPPING"
     told: Json = {
         "id": str(trial.number + 1),
-        "state": "SUCCEEDED" if trial.state in _SUCCEEDED else "INFEASIBLE" if trial.ending else "ACTIVE",
+        "state": "SUCCEEDED" if trial.state in _SUCCEEDED else "INFEASIBLE" if trial.ending else unfinished,
         "parameters": [
             {"parameterId": name, "value": answers.strict(value)} for name, value in trial.params.items()
         ],

@@ -75,14 +75,14 @@ def space(spec: Spec) -> Grid:
     return Grid(columns, tuple(rows), notes=frozenset({"values", "only if"}))
 
 
-def trials(history: History) -> Grid:
+def trials(history: History, *, owned: bool) -> Grid:
     """All trials in order of their numbers; their attempts, where one had more than one."""
     spec, metrics = history.study.spec, _metrics(history.study.spec)
     again = any(len(trial.attempts) > 1 for trial in history.trials)
     rows = tuple(
         (
             str(trial.number),
-            str(trial.state),
+            lines.state(str(trial.state), owned=owned),
             *_values(trial, spec),
             lines.value(trial.step),
             *([str(len(trial.attempts))] if again else []),

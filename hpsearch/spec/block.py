@@ -10,16 +10,15 @@ from hpsearch.spec.cloud_ml_engine import HyperparametersForm
 from hpsearch.spec.conditions import Conditions
 from hpsearch.spec.form import Form, Listed
 from hpsearch.spec.model import Algorithm, PruningRule, Selection
+from hpsearch.spec.quantities import Duration, Size
 from hpsearch.spec.scalars import (
     Boolean,
     Choice,
     Count,
-    Duration,
     Module,
     Numeric,
     Positive,
     Real,
-    Size,
     Text,
     Verbatim,
 )

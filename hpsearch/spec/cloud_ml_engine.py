@@ -23,8 +23,9 @@ from hpsearch.spec.model import Algorithm, Goal, Objective, Program, PrunerSpec,
 from hpsearch.spec.node import Findings, Kind, Node
 from hpsearch.spec.parameters import ParameterForm, parameters
 from hpsearch.spec.programs import warn_of_packages
+from hpsearch.spec.quantities import Duration
 from hpsearch.spec.resource import resource
-from hpsearch.spec.scalars import Boolean, Count, Duration, Module, Text, Verbatim
+from hpsearch.spec.scalars import Boolean, Count, Module, Text, Verbatim
 from hpsearch.spec.words import ALGORITHMS, GOALS
 
 NAME = "cloud_ml_engine"
@@ -115,15 +116,20 @@ class JobForm(Form):
 
 def understand(root: Node, findings: Findings) -> Draft:
     """What the file says in this dialect: a Job, or with a warning its inside without the wrapper."""
-    keys = {to_camel(key) if "_" in key else key for key in root.entries}
-    if "trainingInput" not in keys and keys & UNWRAPPED:
-        return _unwrapped(root, keys, findings)
+    if is_unwrapped(root):
+        return _unwrapped(root, findings)
     job = JobForm.take(root, findings)
     if job.training_input:
         return _draft(job.training_input, job.training_input.node, findings)
     if job.lacks("trainingInput"):
         _nothing(root, "trainingInput", "trainingInput", findings)
     return Draft(root)
+
+
+def is_unwrapped(root: Node) -> bool:
+    """Whether the file is what belongs into a trainingInput, without that."""
+    keys = {to_camel(key) if "_" in key else key for key in root.entries}
+    return "trainingInput" not in keys and bool(keys & UNWRAPPED)
 
 
 def study(form: HyperparametersForm, draft: Draft, findings: Findings) -> None:
@@ -158,7 +164,7 @@ def _parameters(forms: list[ParameterForm], draft: Draft, findings: Findings) ->
     draft.texts["values"] = [item for each in forms for item in each.at("categoricalValues").items]
 
 
-def _unwrapped(root: Node, keys: set[str], findings: Findings) -> Draft:
+def _unwrapped(root: Node, findings: Findings) -> Draft:
     findings.warn(
         Node(Kind.MAP, root.line, root.column),
         "trainingInput: is missing around this; it is read as if it were there",
@@ -166,7 +172,7 @@ def _unwrapped(root: Node, keys: set[str], findings: Findings) -> Draft:
     )
     entries = {key: node for key, node in root.entries.items() if key not in JobForm.unread}
     inside = replace(root, entries=entries)
-    if "hyperparameters" in keys:
+    if "hyperparameters" in inside.entries:
         return _draft(TrainingInputForm.take(inside, findings), inside, findings)
     draft = Draft(root)
     study(HyperparametersForm.take(inside, findings), draft, findings)

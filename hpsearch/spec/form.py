@@ -15,7 +15,7 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_snake
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -51,13 +51,14 @@ Listed = Annotated[list[T], BeforeValidator(_items), _OneOrMore()]
 class Form(BaseModel):
     """Base of all forms: a field is None where the file has no value, or one that was refused.
 
-    `unread` names keys that are known and not read. Every field is optional here, because a missing
-    value is told with its rule, and all problems of a file are told together; `rules` tell a JSON schema what
-    is required.
+    `unread` names keys that are known and not read. `called`: what the map is, and the key of its name.
+    Every field is optional here, because a missing value is told with its rule, and all problems of a file
+    are told together; `rules` tell a JSON schema what is required.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
     unread: ClassVar[frozenset[str]] = frozenset()
+    called: ClassVar[tuple[str, str]] = ("", "")
     rules: ClassVar[dict[str, Any]] = {}
     _node: Node = PrivateAttr(default_factory=lambda: Node(Kind.MAP, 1, 1))
     _given: dict[str, Node] = PrivateAttr(default_factory=dict)
@@ -80,8 +81,10 @@ class Form(BaseModel):
 
     @classmethod
     def subject(cls, node: Node) -> str:
-        """What the messages about this map start with, such as `parameter lr`."""
-        return ""
+        """What the messages about this map start with, such as `parameter lr`; empty where it has no name."""
+        what, key = cls.called
+        name = node.entries.get(key) or node.entries.get(to_snake(key))
+        return f"{what} {name.shown}" if name and name.kind is Kind.SCALAR and name.text else ""
 
     @property
     def node(self) -> Node:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from hpsearch.spec.form import Form
 from hpsearch.spec.model import Goal
 from hpsearch.spec.node import Findings
-
-# Keys of a record in the metric file, which a metric of that name would overwrite.
-RESERVED = frozenset({"timestamp", "trial", "global_step", "checkpoint_path"})
+from hpsearch.spec.texts import RESERVED
 
 
 def goal_of(form: Form, given: Goal | None, findings: Findings) -> Goal:

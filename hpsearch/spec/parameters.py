@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from hpsearch.spec.form import Form, Listed
 from hpsearch.spec.model import Parameter, Scale
-from hpsearch.spec.node import Findings, Kind, Node
+from hpsearch.spec.node import Findings, Node
 from hpsearch.spec.scalars import Choice, Real, Text, Verbatim
 from hpsearch.spec.values import categorical, discrete, interval, name_of, unused_scale
 from hpsearch.spec.words import SCALES
@@ -47,6 +47,7 @@ def _asked() -> list[dict[str, Any]]:
 class ParameterForm(Form):
     """One parameter: its name, its type, and what that type needs."""
 
+    called = ("parameter", "parameterName")
     rules: ClassVar = {"required": ["parameterName", "type"], "allOf": _asked()}
     parameter_name: Text | None = None
     type: Annotated[str | None, _TYPES] = None
@@ -55,12 +56,6 @@ class ParameterForm(Form):
     categorical_values: Listed[Verbatim] | None = None
     discrete_values: Listed[Real] | None = None
     scale_type: Annotated[Scale | None, SCALES] = None
-
-    @classmethod
-    def subject(cls, node: Node) -> str:
-        """The parameter's name, where it has one."""
-        name = node.entries.get("parameterName") or node.entries.get("parameter_name")
-        return f"parameter {name.shown}" if name and name.kind is Kind.SCALAR and name.text else ""
 
 
 def parameters(forms: Iterable[ParameterForm], findings: Findings) -> dict[str, Parameter]:

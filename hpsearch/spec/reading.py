@@ -96,7 +96,7 @@ def _spec(source: _Source, root: Node, findings: Findings) -> Spec | None:
     else:
         dialect = vertex_ai if source.dialect == vertex_ai.NAME else cloud_ml_engine
         draft = dialect.understand(root, findings)
-        own.refuse_study(block, source.dialect, findings)
+        own.refuse_study(block, root, source.dialect, findings)
     return _lay(block, draft, source, findings)
 
 

@@ -1,4 +1,4 @@
-"""Scalars read from their source text: numbers, booleans, texts, choices, durations and sizes.
+"""Scalars read from their source text: numbers, booleans, texts and choices.
 
 Each reader is an annotation of a pydantic field; it takes a Node and raises PydanticCustomError with a hint.
 """
@@ -6,7 +6,6 @@ Each reader is an annotation of a pydantic field; it takes a Node and raises Pyd
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import sys
 from collections.abc import Mapping
@@ -37,13 +36,9 @@ _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _NOT_FINITE = re.compile(r"[-+]?(\.?(inf|nan)|infinity)", re.IGNORECASE)
 _YAML_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([smhd]?)")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(|[kKMGTP]|[KMGTP]i)")
 
 _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_POWERS = {letter: power for power, letter in enumerate(("", "k", "m", "g", "t", "p"))}
 
 
 def refuse(message: str, hint: str = "") -> NoReturn:
@@ -255,41 +250,9 @@ def _verbatim(node: Node, info: ValidationInfo[Findings]) -> str:
     if node.kind is not Kind.SCALAR or node.is_null:
         scalar(node)
     if what := resembles(node):
-        message = f"{node.name} {node.shown} is {what} to YAML, read as the text as written"
+        message = f"{node.shown} is {what} to YAML, read as the text as written"
         info.context.warn(node, message, f'write "{node.text}"')
     return node.text
-
-
-def _duration(node: Node) -> float:
-    text = scalar(node)
-    found = _DURATION.fullmatch(text)
-    if not found:
-        refuse(f"{node.name} is {node.shown}, not a duration", "write it like 90s, 30m, 8h or 1d")
-    seconds = float(found[1]) * _SECONDS[found[2]]
-    if not 0 < seconds < math.inf:
-        refuse(f"{node.name} is {node.shown}: no time at all", "give more than 0, or remove the line")
-    return seconds
-
-
-def _size(node: Node) -> int:
-    text = scalar(node)
-    found = _SIZE.fullmatch(text)
-    if not found:
-        refuse(
-            f"{node.name} is {node.shown}, not a size", "write it like 2Gi, 512Mi, 1G or a number of bytes"
-        )
-    base = 1024 if found[2].endswith("i") else 1000
-    size = float(found[1]) * base ** _POWERS[found[2][:1].lower()]
-    if not 2**20 <= size < 2**63:
-        hint = f"did you mean {text}Gi?" if not found[2] and size < 2**20 else "give between 1Mi and 1024Pi"
-        refuse(f"{node.name} is {node.shown}, which is {size:.0f} bytes", hint)
-    return int(size)
-
-
-def _measured(pattern: re.Pattern[str]) -> JsonSchemaValue:
-    """The JSON schema of a quantity: a plain number, or one with a unit."""
-    unit = {"type": "string", "pattern": f"^\\s*{pattern.pattern}\\s*$"}
-    return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, unit]}
 
 
 # What a scalar may be to a loader that knows nothing of its field.
@@ -304,8 +267,6 @@ Boolean = Annotated[
 Text = Annotated[str, BeforeValidator(_text), WithJsonSchema(_ANY_SCALAR)]
 Module = Annotated[str, BeforeValidator(_module), WithJsonSchema({"type": "string"})]
 Verbatim = Annotated[str, BeforeValidator(_verbatim), WithJsonSchema(_ANY_SCALAR)]
-Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_measured(_DURATION))]
-Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_measured(_SIZE))]
 Real = Annotated[int | float, Numeric()]
 Count = Annotated[int, Numeric(low=0, high=MAX_COUNT, whole=True)]
 Positive = Annotated[int, Numeric(low=1, high=MAX_COUNT, whole=True)]

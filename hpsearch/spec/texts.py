@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from hpsearch.spec.model import Value
 
+# Keys of a record in the metric file, which a metric of that name would overwrite.
+RESERVED = frozenset({"timestamp", "trial", "global_step", "checkpoint_path"})
+
 
 def text_of(value: Value) -> str:
     """A value's text: whole numbers without `.0`, texts raw, other numbers in 15 digits, else 17.

@@ -8,7 +8,7 @@ from hpsearch.spec.draft import Draft, counts
 from hpsearch.spec.form import Form, Listed
 from hpsearch.spec.metrics import check_metric, goal_of
 from hpsearch.spec.model import Algorithm, Constraint, Goal, Objective, PrunerSpec, PruningRule, Selection
-from hpsearch.spec.node import Findings, Kind, Node
+from hpsearch.spec.node import Findings, Node
 from hpsearch.spec.scalars import Count, Real, Text
 from hpsearch.spec.vertex_job import TrialJobForm, job
 from hpsearch.spec.vertex_parameters import ParameterSpecForm, first, tree
@@ -44,16 +44,11 @@ class SafetyForm(Form):
 class MetricForm(Form):
     """One metric that the trainer reports: an objective, or with a safetyConfig a constraint."""
 
+    called = ("metric", "metricId")
     rules: ClassVar = {"required": ["metricId"]}
     metric_id: Text | None = None
     goal: Annotated[Goal | None, GOALS] = None
     safety_config: SafetyForm | None = None
-
-    @classmethod
-    def subject(cls, node: Node) -> str:
-        """The metric's name, where it has one."""
-        name = node.entries.get("metricId") or node.entries.get("metric_id")
-        return f"metric {name.shown}" if name and name.kind is Kind.SCALAR and name.text else ""
 
 
 class StudySpecForm(Form):

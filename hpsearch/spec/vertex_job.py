@@ -10,8 +10,9 @@ from hpsearch.spec.machines import Hint, accelerator_hint, warn_of_several, warn
 from hpsearch.spec.model import Program
 from hpsearch.spec.node import Findings, Node
 from hpsearch.spec.programs import EnvForm, environment, has_placeholder, is_remote, warn_of_packages
+from hpsearch.spec.quantities import Duration
 from hpsearch.spec.resource import resource
-from hpsearch.spec.scalars import Count, Duration, Module, Text, Verbatim
+from hpsearch.spec.scalars import Count, Module, Text, Verbatim
 
 
 class MachineForm(Form):

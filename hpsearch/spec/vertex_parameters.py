@@ -20,7 +20,7 @@ from hpsearch.spec.model import (
     Value,
     key_of,
 )
-from hpsearch.spec.node import Findings, Kind, Node
+from hpsearch.spec.node import Findings, Node
 from hpsearch.spec.scalars import Real, Text, Verbatim
 from hpsearch.spec.values import CLOSEST, categorical, discrete, interval, name_of, unused_scale
 from hpsearch.spec.words import SCALES
@@ -80,6 +80,7 @@ class ParentTextsForm(Form):
 class ParameterSpecForm(Form):
     """One parameter: its name, exactly one kind of values, and the parameters that depend on it."""
 
+    called = ("parameter", "parameterId")
     rules: ClassVar = {"required": ["parameterId"], "oneOf": [{"required": [key]} for key in _SPECS]}
     parameter_id: Text | None = None
     double_value_spec: RangeForm | None = None
@@ -88,12 +89,6 @@ class ParameterSpecForm(Form):
     categorical_value_spec: TextsForm | None = None
     scale_type: Annotated[Scale | None, SCALES] = None
     conditional_parameter_specs: Listed[ConditionalForm] | None = None
-
-    @classmethod
-    def subject(cls, node: Node) -> str:
-        """The parameter's name, where it has one."""
-        name = node.entries.get("parameterId") or node.entries.get("parameter_id")
-        return f"parameter {name.shown}" if name and name.kind is Kind.SCALAR and name.text else ""
 
 
 class ConditionalForm(Form):

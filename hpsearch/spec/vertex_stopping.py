@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, WithJsonSchema
 from hpsearch.spec.form import Form
 from hpsearch.spec.model import PrunerSpec, PruningRule, Stopping
 from hpsearch.spec.node import Findings, Node
-from hpsearch.spec.scalars import Boolean, Count, Duration, Positive, Text, refuse, scalar
+from hpsearch.spec.quantities import Duration
+from hpsearch.spec.scalars import Boolean, Count, Positive, Text, refuse, scalar
 
 # Completed trials before the median rule compares; the service does not say how many.
 MEDIAN_TRIALS = 5

@@ -155,7 +155,9 @@ def test_what_counts_follows_the_selection_for_completed_trials_only(history: Ma
 
 def test_best_names_the_trial_and_the_step_that_counts(history: Make) -> None:
     answer = answers.best(history(completed(0, 2.5), completed(1, 1.5), pruned(2, [0.1])))
-    assert set(answer) == {"study", "trial", "metric", "goal", "value", "step", "objectives", "front"}
+    keys = {"study", "trial", "metric", "goal", "value", "step", "objectives", "constraints", "front"}
+    assert set(answer) == keys
+    assert answer["constraints"] == []
     assert set(answer["trial"]) == TRIAL_KEYS
     assert answer["objectives"] == [{"metric": "loss", "goal": "MINIMIZE", "value": 1.5}]
     assert answer["front"] == [answer["trial"]]
@@ -191,6 +193,15 @@ def test_only_safe_trials_are_the_best(tmp_path: Path) -> None:
     trials = [scored(0, 1.0, 0.9, latency=101.0), scored(1, 2.0, 0.5, latency=100.0), scored(2, 0.5, 0.9)]
     answer = answers.best(facts.history(facts.several(tmp_path, limit=100.0), trials))
     assert ([one["number"] for one in answer["front"]], answer["trial"]["number"]) == ([1], 1)
+
+
+def test_best_has_the_values_of_the_constraints_and_null_where_no_trial_keeps_them(tmp_path: Path) -> None:
+    study = facts.several(tmp_path, limit=100.0)
+    kept = {"metric": "latency", "goal": "MINIMIZE", "threshold": 100.0}
+    answer = answers.best(facts.history(study, [scored(0, 1.0, 0.9, latency=99.5)]))
+    assert answer["constraints"] == [kept | {"value": 99.5}]
+    answer = answers.best(facts.history(study, [scored(0, 1.0, 0.9, latency=100.5)]))
+    assert answer["constraints"] == [kept | {"value": None}]
 
 
 def test_show_has_the_documented_keys(history: Make, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_foreign_text_cannot_drive_the_terminal(
     told.trials[1].params = {"kind": EVIL}
     console = Console()
     watched(console, tmp_path, told.trials)
-    console.trials(told)
+    console.trials(told, owned=True)
     console.best(told)
     console.summary(summary(told, Outcome.COMPLETED, undelivered=3, problem=EVIL))
     console.error(UsageError(EVIL, hint=EVIL))
@@ -197,7 +197,7 @@ def test_a_pipe_gets_no_colour_even_if_the_environment_forces_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, history: Make
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    Console().trials(history(pruned(0, [1.0])))
+    Console().trials(history(pruned(0, [1.0])), owned=True)
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -275,7 +275,7 @@ def test_a_problem_is_written_as_compilers_do(capsys: pytest.CaptureFixture[str]
 
 
 def test_tables_on_a_pipe_are_never_cut(capsys: pytest.CaptureFixture[str], history: Make) -> None:
-    Console().trials(history(failed(0, "x" * 500), infeasible(1, [1.0])))
+    Console().trials(history(failed(0, "x" * 500), infeasible(1, [1.0])), owned=True)
     row = next(line for line in capsys.readouterr().out.splitlines() if "failed" in line)
     assert "x" * 500 in row
 
@@ -283,7 +283,7 @@ def test_tables_on_a_pipe_are_never_cut(capsys: pytest.CaptureFixture[str], hist
 def test_any_text_can_be_printed_in_any_encoding(monkeypatch: pytest.MonkeyPatch, history: Make) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    Console().trials(history(failed(0, "ünïcode \udce9")))
+    Console().trials(history(failed(0, "ünïcode \udce9")), owned=True)
     assert b"\\xfcn\\xefcode" in raw.getvalue()
 
 

@@ -11,9 +11,12 @@ from typing import Any
 
 import facts
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpsearch.show.dialects import study_spec, training_input, trial_job_spec
 from hpsearch.show.resources import vertex
+from hpsearch.show.secrets import masked
 from hpsearch.spec.model import (
     Algorithm,
     Limits,
@@ -187,6 +190,49 @@ def test_a_resource_of_the_file_that_holds_no_number_is_told_as_text(tmp_path: P
     assert training_input(spec)["labels"] == {"a": "NaN"}
 
 
+def test_secrets_of_what_is_run_are_not_told_in_either_dialect(tmp_path: Path) -> None:
+    yaml = facts.YAML.replace(
+        "trainingInput:\n",
+        "trainingInput:\n  args: ['--api-key=a b', --token, abc, '--db=http://ann:x@host/x', '--epochs=3']\n",
+    )
+    spec = facts.study(tmp_path, yaml=yaml).spec
+    shown = ["--api-key=***", "--token", "***", "--db=http://host/x", "--epochs=3"]
+    assert training_input(spec)["args"] == shown
+    (pool,) = trial_job_spec(spec)["workerPoolSpecs"]
+    assert pool["pythonPackageSpec"]["args"] == shown
+
+
+def test_secrets_of_a_file_of_vertex_ai_are_not_told_whatever_the_order_of_their_keys(tmp_path: Path) -> None:
+    env = "[{name: WANDB_API_KEY, value: abc}, {value: abc, name: HF_TOKEN}, {name: HOME, value: /h}]"
+    package = f"{{pythonModule: t, args: ['--password=a\"bc'], env: {env}}}"
+    study = "{metrics: [{metricId: loss}], parameters: [{parameterId: token, doubleValueSpec: "
+    study += "{minValue: 0, maxValue: 1}}]}"
+    yaml = f"studySpec: {study}\ntrialJobSpec: {{workerPoolSpecs: [{{pythonPackageSpec: {package}}}]}}\n"
+    spec = facts.study(tmp_path, yaml=yaml).spec
+    (pool,) = trial_job_spec(spec)["workerPoolSpecs"]
+    assert pool["pythonPackageSpec"] == {
+        "pythonModule": "t",
+        "args": ["--password=***"],
+        "env": [
+            {"name": "WANDB_API_KEY", "value": "***"},
+            {"name": "HF_TOKEN", "value": "***"},
+            {"name": "HOME", "value": "/h"},
+        ],
+    }
+    # The parameter is no secret, though it is called so.
+    assert study_spec(spec)["parameters"][0]["doubleValueSpec"] == {"minValue": 0, "maxValue": 1}
+
+
+@given(st.recursive(st.text() | st.none() | st.integers(), lambda inner: st.lists(inner)))
+def test_secrets_are_found_whatever_they_hold(part: Any) -> None:
+    odd = [part, "--api-key=" + json.dumps(part), "--token", part, {"value": part, "name": "A_TOKEN"}, "x"]
+    told = json.loads(json.dumps(masked(odd)))
+    assert told[1:4] == ["--api-key=***", "--token", told[3]]
+    assert told[3] == "***" or str(part).startswith("-")
+    assert told[4] == {"value": "***" if part else part, "name": "A_TOKEN"}
+    assert told[5] == "x"
+
+
 def test_conditions_are_a_tree_in_vertex_and_a_list_in_cloud_ml_engine(tmp_path: Path) -> None:
     spec = facts.several(tmp_path).spec
     rate = {"doubleValueSpec": {"minValue": 0.001, "maxValue": 0.1}, "scaleType": "UNIT_LOG_SCALE"}
@@ -203,7 +249,9 @@ def test_conditions_are_a_tree_in_vertex_and_a_list_in_cloud_ml_engine(tmp_path:
     assert leaf["parentDiscreteValues"] == {"values": [16.5]}
     assert leaf["parameterSpec"]["parameterId"] == "dropout"
     names = [each["parameterName"] for each in training_input(spec)["hyperparameters"]["params"]]
-    assert names == ["optimizer", "rate", "rate", "layers", "width", "dropout"]
+    assert names == ["optimizer", "rate", "layers", "width", "dropout"]
+    # A job may name a parameter only once.
+    assert training_input(spec)["hyperparameters"]["params"][1]["maxValue"] == 0.1
 
 
 def test_a_search_with_all_that_vertex_ai_knows_reads_back_the_same(tmp_path: Path) -> None:

@@ -244,6 +244,15 @@ def test_the_tuning_job_is_the_documented_resource(tmp_path: Path) -> None:
     assert set(job["trials"][3]) == {"id", "state", "parameters"}
 
 
+def test_an_unfinished_trial_is_active_only_in_a_job_that_runs(history: Make) -> None:
+    told = history(running(0, 1.0), ending=StudyEnding(Outcome.INTERRUPTED, "stopped", facts.NOON))
+    shown = [vertex(told, owned=owned) for owned in (True, False)]
+    assert [(job["state"], job["trials"][0]["state"]) for job in shown] == [
+        ("JOB_STATE_RUNNING", "ACTIVE"),
+        ("JOB_STATE_CANCELLED", "STOPPING"),
+    ]
+
+
 def test_a_trial_shows_every_finite_measurement_and_the_one_that_counts(history: Make) -> None:
     told = with_goal(
         history(completed(0, 1.0, 4.0), pruned(1, [1.0, math.nan, 4.0]), failed(2)),

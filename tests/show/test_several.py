@@ -6,7 +6,7 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from facts import completed, failed, running, scored
 from rich.console import Console as RichConsole
 from screens import Terminal, summary
 
-from hpsearch.show import lines
+from hpsearch.show import answers, lines
 from hpsearch.show.console import Console, live_view
 from hpsearch.show.progress import Progress
 from hpsearch.spec.model import Program, Reading, Resources
 from hpsearch.spec.reading import parse
+from hpsearch.study.front import best_of, front_of
 from hpsearch.study.history import History
 from hpsearch.study.trial import Attempt, Entry, Measurement, Outcome
 
@@ -51,9 +52,69 @@ def test_with_several_objectives_a_line_tells_them_all_and_the_front(tmp_path: P
         "trial 1 completed: loss 2, accuracy 0.25, latency 5 at step 100 (on the front of 2)",
         "trial 2 completed: loss 9, accuracy 0.1, latency 9 at step 100",
         "trial 3 completed: loss 1, accuracy 0.9, latency 101.5 at step 100 (unsafe: latency is above 100)",
-        "trial 4 completed: loss 1, accuracy 0.9 at step 100 (unsafe: latency was never reported)",
+        "trial 4 completed: loss 1, accuracy 0.9 at step 100 (unsafe: latency is nan)",
         "trial 5 completed: loss 1, accuracy 0.9, latency 100 at step 100 (on the front of 1)",
     ]
+
+
+def test_what_was_never_reported_is_told_so_and_what_was_with_its_value(tmp_path: Path) -> None:
+    spec = facts.several(tmp_path, limit=100.0).spec
+    silent = scored(0, 1.0, 0.9)
+    silent.measurements = [Measurement(100, {"loss": 1.0, "accuracy": 0.9})]
+    assert lines.unsafe(silent, spec) == "unsafe: latency was never reported"
+    assert lines.unsafe(scored(1, 1.0, 0.9, latency=math.inf), spec) == "unsafe: latency is inf"
+    late = scored(2, 1.0, 0.9, latency=101.0)
+    late.measurements.append(Measurement(200, {"latency": math.nan}))
+    assert lines.unsafe(late, spec) == "unsafe: latency is above 100"
+
+
+@pytest.mark.parametrize("limit", [None, 4.0])
+def test_the_front_that_grows_is_the_front_of_all(tmp_path: Path, limit: float | None) -> None:
+    study = facts.several(tmp_path, limit=limit)
+    alone = replace(study, spec=replace(study.spec, objectives=study.spec.objectives[:1]))
+    points = [(float(n * 7 % 11), float(n * 5 % 9), float(n * 3 % 8)) for n in range(60)]
+    trials = [scored(n, loss, -loss * gain, latency=late) for n, (loss, gain, late) in enumerate(points)]
+    for each in (study, alone):
+        resumed = Progress.start(each, trials[:30], 0.0)
+        fresh = Progress.start(each, [], 0.0)
+        for place, trial in enumerate(trials):
+            for progress in (fresh, resumed) if place >= 30 else (fresh,):
+                progress.take(Entry(trial.number, trial.ending or facts.completed(0).ending), trial)
+            known = trials[: place + 1]
+            best = best_of(known, each)
+            front = front_of(known, each) if each is study else [one for one in (best,) if one]
+            assert fresh.front == answers.ranked(front, each.spec)
+            assert [one for one in known if fresh.leads(one)] == front
+        assert resumed.front == fresh.front
+
+
+class Counted(list[Measurement]):
+    """Measurements that count how often they are looked through."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Measurement]:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_an_ending_and_the_live_view_look_at_few_trials_however_large_the_front(tmp_path: Path) -> None:
+    def looks(size: int) -> int:
+        trials = [scored(n, float(n), float(n)) for n in range(size)]
+        for one in trials:
+            one.measurements = Counted(one.measurements)
+        progress = Progress.start(facts.several(tmp_path), trials, 0.0)
+        assert len(progress.front) == size
+        for one in trials:
+            one.measurements.looks = 0  # type: ignore[attr-defined]
+        last = scored(size, float(size), float(size))
+        for entry in facts.entries(last):
+            progress.take(entry, last)
+        live_view(progress, 1.0)
+        assert len(progress.front) == size + 1
+        return sum(one.measurements.looks for one in trials)  # type: ignore[attr-defined]
+
+    assert looks(10) == looks(200) > 0
 
 
 def test_objectives_that_count_at_different_steps_each_say_theirs(tmp_path: Path) -> None:
@@ -116,7 +177,7 @@ def test_the_trials_of_several_objectives_have_a_column_each_and_say_what_is_uns
 ) -> None:
     trials = [scored(0, 3.0, 0.9, latency=101.0), scored(1, 1.0, math.nan, latency=3.0)]
     trials[1].ending = failed(1).ending
-    Console().trials(facts.history(facts.several(tmp_path, limit=100.0), trials))
+    Console().trials(facts.history(facts.several(tmp_path, limit=100.0), trials), owned=True)
     header, _, first, second = capsys.readouterr().out.splitlines()
     assert header.split() == ["trial", "state", "loss", "accuracy", "latency", "step", "params", "reason"]
     assert first.split()[:6] == ["0", "completed", "3", "0.9", "101", "100"]
@@ -159,10 +220,10 @@ def test_attempts_have_a_column_where_a_trial_had_more_than_one(
     capsys: pytest.CaptureFixture[str], history: Make
 ) -> None:
     told = history(completed(0, 1.0), completed(1, 1.0))
-    Console().trials(told)
+    Console().trials(told, owned=True)
     assert "attempts" not in capsys.readouterr().out
     told.trials[1].attempts.append(Attempt(2, facts.NOON, 100))
-    Console().trials(told)
+    Console().trials(told, owned=True)
     header, _, first, second = grid_lines(capsys.readouterr().out)
     assert (header[4], first[4], second[4]) == ("attempts", "1", "2")
 
@@ -175,7 +236,7 @@ def test_on_a_narrow_terminal_long_texts_stand_below_their_row(
     for width in ("60", "120"):
         monkeypatch.setattr(sys, "stdout", screens.setdefault(width, Terminal()))
         monkeypatch.setenv("COLUMNS", width)
-        Console().trials(told)
+        Console().trials(told, owned=True)
     assert uncoloured(screens["60"].getvalue()).splitlines() == [
         "trial  state      loss  accuracy  latency  step",
         "    0  completed     3       0.9        1   100",
@@ -185,6 +246,36 @@ def test_on_a_narrow_terminal_long_texts_stand_below_their_row(
         "       params lr=0.01235 depth=3 batch=16 kind=a",
     ]
     assert "optimizer=adam rate=0.01 layers=1" in screens["120"].getvalue().splitlines()[2]
+
+
+def test_a_trial_that_nobody_runs_is_unfinished(capsys: pytest.CaptureFixture[str], history: Make) -> None:
+    told = history(running(0, 1.0), completed(1, 1.0))
+    for owned, state in ((True, "running"), (False, "unfinished")):
+        Console().trials(told, owned=owned)
+        _, _, first, second = grid_lines(capsys.readouterr().out)
+        assert (first[1], second[1]) == (state, "completed")
+
+
+def test_one_trial_is_told_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], history: Make) -> None:
+    told = history(completed(0, 1.0))
+    one = replace(told, study=replace(told.study, spec=replace(told.study.spec, max_trials=1)))
+    Console().shown(one, owned=False, tracking_uri="http://host")
+    Console().summary(summary(one, Outcome.COMPLETED))
+    shown = capsys.readouterr().out
+    assert "1 of 1 trial: 1 completed" in shown
+    assert "1 completed of 1 trial\n" in shown
+
+
+def test_what_is_run_is_shown_without_its_secrets(tmp_path: Path) -> None:
+    args = ("--api-key=abc", "--token", "abc def", "--password=abc def", "--db=http://ann:abc@host/x")
+    module = replace(facts.study(tmp_path).spec, args=args)
+    command = replace(module, program=Program(command=("env", "HF_TOKEN=abc", "run"), env=(("A", "b"),)))
+    for spec in (module, command):
+        shown = lines.program(spec)
+        assert not {"abc", "def"} & set(re.findall(r"[a-z]+", shown))
+        assert "--api-key=***" in shown
+        assert "--db=http://host/x" in shown
+    assert lines.program(command).startswith("env 'HF_TOKEN=***' run")
 
 
 def uncoloured(text: str) -> str:

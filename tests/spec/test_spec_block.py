@@ -202,6 +202,7 @@ def test_the_measurement_that_counts_can_be_chosen(word: str, selection: Selecti
         ("resources: {gpu: 1.5}", "1.5", "only whole GPUs", "write 2"),
         ("resources: {memory: 2GB}", "2GB", "memory is 2GB, not a size", "2Gi"),
         ("resources: {memory: 2}", "2", "which is 2 bytes", "did you mean 2Gi?"),
+        ("resources: {memory: 1}", "1", "which is 1 byte", "did you mean 1Gi?"),
         ("limits: {trialTimeout: 30x}", "30x", "trialTimeout is 30x, not a duration", "30m"),
         ("limits: {trialTimeout: 0}", "0", "no time at all", "more than 0"),
         ("limits: {studyTimeout: -5s}", "-5s", "not a duration", "8h"),
@@ -256,7 +257,7 @@ def test_what_a_pruner_lacks_is_told_at_its_key(block: str, path: str, message: 
             "minTrials is not used by DECAY_CURVE",
             "remove it",
         ),
-        ("command: [run, 3]", "3", "command[1] 3 is a number to YAML", 'write "3"'),
+        ("command: [run, 3]", "3", "3 is a number to YAML", 'write "3"'),
         ("pythonModule: other.task", "other.task", "pythonModule other.task is ignored", "keep one"),
     ],
 )

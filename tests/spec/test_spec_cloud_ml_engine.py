@@ -251,7 +251,7 @@ def test_a_wrong_setting_of_the_study_is_one_error(
         (
             ("  hyper", "  args: [--a, 3]\n  hyper"),
             (3, 15, "3"),
-            "args[1] 3 is a number to YAML",
+            "3 is a number to YAML",
             'write "3"',
         ),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,38 @@ def test_beside_a_dialect_the_study_has_its_place_there(head: str, key: str, hom
     assert error.path == f"hpsearch.{key.partition(':')[0]}"
     assert "does not belong here" in error.message
     assert error.hint == f"write {home}"
+
+
+INSIDE = ENGINE.partition("\n")[2]
+BARE = INSIDE.partition("\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("head", "key", "hint"),
+    [
+        (INSIDE, "args: [a]", "write args: at the top level"),
+        (INSIDE, "hyperparameters: {maxTrials: 3}", "write hyperparameters: at the top level"),
+        (BARE, "args: [a]", "put the study below hyperparameters:, and args: beside that"),
+        (BARE, "hyperparameters: {maxTrials: 3}", "keep the study at the top level"),
+    ],
+)
+def test_beside_a_study_without_its_wrapper_the_hint_names_what_works(head: str, key: str, hint: str) -> None:
+    reading = parse(f"{textwrap.dedent(head)}hpsearch: {{pythonModule: t, {key}}}\n")
+    (error,) = reading.errors
+    named = key.partition(":")[0]
+    assert error.message == f"{named} does not belong here: the file holds more than the hpsearch block"
+    assert error.hint == hint
+
+
+def test_what_the_hint_names_is_read() -> None:
+    block = "hpsearch: {pythonModule: t}\n"
+    for text in (
+        f"args: [a]\n{textwrap.dedent(INSIDE)}{block}",
+        f"args: [a]\nhyperparameters:\n{BARE}{block}",
+    ):
+        spec = parse(text).spec
+        assert spec is not None
+        assert spec.args == ("a",)
 
 
 WARNED = ENGINE.replace("goal: MINIMIZE", "goal: minimize") + "hpsearch: {pythonModule: t, maxStep: 3}\n"

@@ -235,7 +235,7 @@ def test_tf_config_shows_the_training_input_as_json() -> None:
         "args": ["1", "two", "--x=3"],
         "region": "us-east1",
         "useChiefInTfConfig": True,
-        "runtimeVersion": 1.14,
+        "runtimeVersion": "1.14",
         "workerCount": "0",
         "jobDir": None,
         "hyperparameters": {
@@ -245,6 +245,58 @@ def test_tf_config_shows_the_training_input_as_json() -> None:
             "params": [{"parameterName": "n", "type": "INTEGER", "minValue": 1, "maxValue": 2}],
         },
     }
+
+
+def test_tf_config_shows_versions_arguments_and_counts_of_machines_as_they_are_written() -> None:
+    reading = engine(
+        "pythonModule: t",
+        "args: [--seed, 3, 010, 1e-4, 2020-01-01, true]",
+        "pythonVersion: 3.10",
+        "runtimeVersion: 1.10",
+        "workerCount: 0",
+        "masterConfig: {acceleratorConfig: {count: 0, type: T4}, diskConfig: {bootDiskSizeGb: 100}}",
+        "scheduling: {priority: 7, maxWaitTime: 1800}",
+    )
+    assert reading.spec is not None, reading.errors
+    job = json.loads(reading.spec.program.job)
+    assert job["args"] == ["--seed", "3", "010", "1e-4", "2020-01-01", True]
+    assert (job["pythonVersion"], job["runtimeVersion"], job["workerCount"]) == ("3.10", "1.10", "0")
+    assert job["masterConfig"] == {
+        "acceleratorConfig": {"count": "0", "type": "T4"},
+        "diskConfig": {"bootDiskSizeGb": 100},
+    }
+    assert job["scheduling"] == {"priority": 7, "maxWaitTime": "1800"}
+
+
+def test_tf_config_shows_numbers_where_the_schema_has_them_however_they_are_written() -> None:
+    params = "[{parameterName: n, type: DISCRETE, discreteValues: ['1', 2.5, 010]}, {parameterName: c, "
+    params += "type: CATEGORICAL, categoricalValues: [1, 0.10]}]"
+    study = "{max_trials: '4', goal: MINIMIZE, hyperparameterMetricTag: 3, params: " + params + "}"
+    spec = parse(f"trainingInput:\n  pythonModule: t\n  hyperparameters: {study}\n").spec
+    assert spec is not None
+    told = json.loads(spec.program.job)["hyperparameters"]
+    assert (told["max_trials"], told["hyperparameterMetricTag"]) == (4, "3")
+    assert told["params"][0]["discreteValues"] == [1, 2.5, 8]
+    assert told["params"][1]["categoricalValues"] == ["1", "0.10"]
+
+
+def test_tf_config_shows_the_texts_of_a_trial_job_of_vertex_ai_as_they_are_written() -> None:
+    machine = "machineSpec: {machineType: n1, acceleratorCount: 0}, replicaCount: 1"
+    package = "pythonPackageSpec: {pythonModule: t, args: [3.10], env: [{name: A, value: 0x10}]}"
+    spec = vertex(f"{machine}, diskSpec: {{bootDiskSizeGb: 50}}, {package}").spec
+    assert spec is not None
+    assert json.loads(spec.program.job)["workerPoolSpecs"] == [
+        {
+            "machineSpec": {"machineType": "n1", "acceleratorCount": 0},
+            "replicaCount": "1",
+            "diskSpec": {"bootDiskSizeGb": 50},
+            "pythonPackageSpec": {
+                "pythonModule": "t",
+                "args": ["3.10"],
+                "env": [{"name": "A", "value": "0x10"}],
+            },
+        }
+    ]
 
 
 def test_tf_config_shows_the_trial_job_of_vertex_ai_and_an_empty_one_where_there_is_none() -> None:
@@ -266,6 +318,8 @@ def test_tf_config_shows_a_training_input_that_lost_its_wrapper(wrapper: str) ->
 
 
 def test_numbers_that_json_cannot_hold_stay_texts() -> None:
-    spec = good(engine("pythonModule: t", "runtimeVersion: .inf", "pythonVersion: 1e999", "network: n"))
+    config = "masterConfig: {diskConfig: {bootDiskSizeGb: .inf}}"
+    spec = good(engine("pythonModule: t", config, "scheduling: {priority: 1e999}"))
     job = json.loads(spec.program.job)
-    assert (job["runtimeVersion"], job["pythonVersion"], job["network"]) == (".inf", "1e999", "n")
+    assert job["masterConfig"] == {"diskConfig": {"bootDiskSizeGb": ".inf"}}
+    assert job["scheduling"] == {"priority": "1e999"}

@@ -158,7 +158,7 @@ def test_a_wrong_parameter_is_one_error(text: str, at: str, message: str, hint: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("categoricalValueSpec: {values: [64, b]}", "values[0] 64 is a number to YAML, read as the text"),
+        ("categoricalValueSpec: {values: [64, b]}", "parameter p: 64 is a number to YAML, read as the text"),
         ("categoricalValueSpec: {values: [a, a]}", "values[1] a stands twice (see line 7): dropped"),
         (
             "categoricalValueSpec: {values: [a]}, scaleType: UNIT_LOG_SCALE",
