@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hpsearch.errors import HpsearchError, SpecError, UsageError
-from hpsearch.run.contract import INTERPRETERS
+from hpsearch.run.contract import find_command, shared_directory
 from hpsearch.run.local import now
 from hpsearch.run.signals import heard_signals
 from hpsearch.spec.model import Problem, Spec
@@ -286,9 +286,11 @@ def _python_path(spec: Spec, started_in: str) -> tuple[str, ...]:
 def _check_trainer(spec: Spec, python_path: Sequence[str]) -> None:
     """Raise UsageError if what a trial runs cannot be found; nothing is imported here."""
     if spec.program.command:
-        word = spec.program.command[0]
-        if word not in INTERPRETERS and shutil.which(word) is None:
-            raise UsageError(f"command {word!r} cannot be found", hint="install it, or give its path")
+        there = shared_directory(spec.program, python_path)
+        if find_command(spec.program, there, os.environ) is None:
+            raise UsageError(
+                f"command {spec.program.command[0]!r} cannot be found", hint="install it, or give its path"
+            )
     elif not spec.module:
         raise UsageError(
             f"{spec.source} names no pythonModule and no command: nothing to run",

@@ -141,7 +141,8 @@ def test_a_study_goes_on_from_the_job_that_its_file_names(tmp_path: Path) -> Non
     hpsearch("run", file, "--study", "first", "--local", cwd=tmp_path)
     goes_on = text.replace("    maxTrials: 6", "    maxTrials: 2\n    resumePreviousJobId: first")
     file.write_text(goes_on)
-    hpsearch("run", file, "--study", "second", "--local", cwd=tmp_path)
+    told = hpsearch("run", file, "--study", "second", "--local", cwd=tmp_path)
+    assert "goes on from first: 6 trials known" in told.stdout
     numbers = [trial["number"] for trial in answer("trials", "second", cwd=tmp_path)["trials"]]
     assert numbers == [6, 7]
     assert (tmp_path / "jobs/7/model.txt").is_file()

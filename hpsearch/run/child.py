@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -74,7 +75,8 @@ class _Sender:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._heard = True
-        self._backlog = b""
+        self._backlog: deque[bytes] = deque()  # one report each, and never copied: there may be many
+        self._written = 0  # bytes of the first
         self._lock = threading.Lock()
         os.set_blocking(descriptor, False)
 
@@ -85,7 +87,7 @@ class _Sender:
         """
         with self._lock:
             if report != Report():
-                self._backlog += encode(report).encode() + b"\n"
+                self._backlog.append(encode(report).encode() + b"\n")
             self._flush()
         return self._heard
 
@@ -98,9 +100,13 @@ class _Sender:
     def _flush(self) -> None:
         try:
             while self._backlog:
-                self._backlog = self._backlog[os.write(self._descriptor, self._backlog) :]
+                self._written += os.write(self._descriptor, self._backlog[0][self._written :])
+                if self._written == len(self._backlog[0]):
+                    self._backlog.popleft()
+                    self._written = 0
         except BlockingIOError:
             pass
         except BrokenPipeError:
             self._heard = False
-            self._backlog = b""
+            self._backlog.clear()
+            self._written = 0

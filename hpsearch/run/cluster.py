@@ -14,13 +14,13 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hpsearch.errors import Interrupted, ServiceUnavailable, UsageError
 from hpsearch.run.desk import Desk
 from hpsearch.run.process import Slot
+from hpsearch.run.reach import within_reach
 from hpsearch.run.signals import hear_again, heard_signals
 from hpsearch.spec.model import Resources
 from hpsearch.study.search import Search
@@ -73,7 +73,7 @@ def run(search: Search, *, address: str | None = None) -> None:
         _ray(address, scratch),
     ):
         spec = search.study.spec
-        resources = _within_reach(spec.resources)
+        resources = within_reach(spec.resources, _largest("GPU"))
         slots = _preflight(resources, spec.max_parallel_trials, address)
         search.limit(slots, resources.gpu)
         cleanup = max(CLEANUP, spec.limits.grace_period + CLEANUP_BEYOND_GRACE)
@@ -132,15 +132,9 @@ def _knock(address: str) -> None:
         ) from error
 
 
-def _within_reach(resources: Resources) -> Resources:
-    """What a trial asks for; where a machine's name stood for GPUs, no more than the best node has."""
-    there = max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-    if not resources.hinted or resources.gpu <= there:
-        return resources
-    log.warning(
-        "the file's machine has %g GPUs, the best one here %g: a trial gets %g", resources.gpu, there, there
-    )
-    return replace(resources, gpu=there)
+def _largest(name: str) -> float:
+    """The most of a resource that one node has."""
+    return max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
 def _preflight(resources: Resources, parallel: int, address: str | None) -> int:
@@ -151,7 +145,7 @@ def _preflight(resources: Resources, parallel: int, address: str | None) -> int:
     asked = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": float(resources.memory or 0)}
     fits = parallel
     for name, amount in asked.items():
-        there = max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+        there = _largest(name)
         if amount > there:
             raise UsageError(
                 f"a trial asks for {amount:g} {name}, the largest node has {there:g}",

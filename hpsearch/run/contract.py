@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpsearch.spec.model import Program
 from hpsearch.spec.texts import text_of
 from hpsearch.study.trial import Launch
 
@@ -38,10 +40,27 @@ def arguments(launch: Launch) -> list[str]:
 
 def command(launch: Launch) -> list[str]:
     """The whole command line; `python` is the interpreter that runs this."""
-    words = list(launch.program.command) or ["python", "-m", launch.module]
-    if words[0] in INTERPRETERS:
-        words[0] = sys.executable
-    return words + arguments(launch)
+    others = launch.program.command[1:] if launch.program.command else ("-m", launch.module)
+    return [_first_word(launch.program), *others, *arguments(launch)]
+
+
+def find_command(program: Program, directory: Path | None, base: Mapping[str, str]) -> str | None:
+    """The file that a program's command runs, where its environment is that of `base`; None if there is none.
+
+    A path with a slash is one from the directory where the program starts. Without `directory`, that is a new
+    one for each trial: nothing is in it, and what a path that leads out of it means is not known yet.
+    """
+    word = _first_word(program)
+    if os.sep not in word or Path(word).is_absolute():
+        return shutil.which(word, path=_path({**base, **dict(program.env)}))
+    if directory is not None:
+        return shutil.which(str(directory / word))
+    return word if os.path.normpath(word).startswith(os.pardir) else None
+
+
+def _first_word(program: Program) -> str:
+    word = program.command[0] if program.command else "python"
+    return sys.executable if word in INTERPRETERS else word
 
 
 def job_directory(launch: Launch) -> str | None:
@@ -63,9 +82,14 @@ def local(directory: str) -> Path | None:
 
 def working_directory(launch: Launch) -> Path:
     """The driver's, so that relative paths of data keep working, or the trial's own if that was asked for."""
-    if launch.program.own_directory:
-        return launch.context.directory
-    driver = Path(launch.python_path[0]) if launch.python_path else Path.cwd()
+    return shared_directory(launch.program, launch.python_path) or launch.context.directory
+
+
+def shared_directory(program: Program, python_path: Sequence[str]) -> Path | None:
+    """Where all trials of a program start; None if each starts in its own directory."""
+    if program.own_directory:
+        return None
+    driver = Path(python_path[0]) if python_path else Path.cwd()
     return driver if driver.is_dir() else Path.cwd()
 
 
@@ -89,7 +113,7 @@ def environment(launch: Launch, metric_file: Path, base: Mapping[str, str]) -> d
     if launch.program.region:
         found["CLOUD_ML_REGION"] = launch.program.region
     found["PYTHONPATH"] = os.pathsep.join([*launch.python_path, *filter(None, [found.get("PYTHONPATH")])])
-    found["PATH"] = _path(found.get("PATH", os.defpath))
+    found["PATH"] = _path(found)
     # Of a job that hpsearch itself runs in: it names that job's trial.
     found.pop("CLUSTER_SPEC", None)
     return found
@@ -102,7 +126,8 @@ def _tf_config(launch: Launch) -> str:
     return whole if len(whole) < LONGEST_VARIABLE else json.dumps({**task, "job": {}})
 
 
-def _path(inherited: str) -> str:
+def _path(environment: Mapping[str, str]) -> str:
     """PATH with this interpreter's commands first, so that `torchrun` is the one of this environment."""
+    inherited = environment.get("PATH", os.defpath)
     own = str(Path(sys.executable).parent)
     return inherited if inherited.split(os.pathsep)[0] == own else f"{own}{os.pathsep}{inherited}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ MOST_ENTRIES = 10_000
 AT_ONCE = 1 << 22  # bytes of a file between two looks at everything else
 LONGEST_RECORD = 1 << 30  # bytes; a header that says more is damaged
 # events.out.tfevents.<seconds>.<host>.<process>.<count>, and what a writer was told to add.
-WRITER = re.compile(r"tfevents\.\d+\..+\.(\d+)\.\d+(?:\D.*)?$")
+WRITER = re.compile(r"tfevents\.\d+\.(.+)\.(\d+)\.\d+(?:\D.*)?$")
 TRAINING = frozenset({"train", "training"})
 NOT_INSTALLED = "tensorboard is not installed (pip install 'hpsearch[tensorboard]')"
 
@@ -30,9 +31,9 @@ NOT_INSTALLED = "tensorboard is not installed (pip install 'hpsearch[tensorboard
 class EventFiles:
     """The scalars of the event files that appear below some directories.
 
-    All files of `own` directories are the program's; of those in `shared` only the files whose names bear the
-    number of one of its processes, as TensorBoard's writers name them. `more` says that a file has more to
-    read right now, `unread` why there was one that nobody could read.
+    All files of `own` directories are the program's; of those in `shared` only the files whose names bear
+    this machine and the number of one of its processes, as TensorBoard's writers name them. `more` says that
+    a file has more to read right now, `unread` why there was one that nobody could read.
     """
 
     def __init__(self, own: Sequence[Path], shared: Path, note: Callable[[str, str], None]) -> None:
@@ -77,7 +78,8 @@ class EventFiles:
         if any(path.is_relative_to(top) for top in self._own):
             return True
         writer = WRITER.search(path.name)
-        return writer is not None and int(writer[1]) in processes()
+        # Other machines may share the directory, and numbers of processes are unique on one only.
+        return writer is not None and writer[1] == socket.gethostname() and int(writer[2]) in processes()
 
     def _opened(self, path: Path) -> _EventFile | None:
         try:

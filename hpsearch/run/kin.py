@@ -8,8 +8,7 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Container, Iterable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -24,36 +23,62 @@ def die_with(parent: int, signal_number: int) -> None:
         os._exit(1)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies, daemons too."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-
-def kill_descendants(pid: int) -> bool:
-    """Send SIGKILL to all that descends from a process; False if there was nothing to kill."""
-    found = descendants(pid)
-    for each in found:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(each, signal.SIGKILL)
-    return bool(found)
+def adopt_orphans(adopt: bool = True) -> None:
+    """Become the parent of descendants whose own parent dies, daemons too; or do not any more."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
 def end_descendants(reap: Callable[[], bool]) -> None:
     """Kill until none is left; `reap` takes the dead ones off and says whether children remain."""
     deadline = time.monotonic() + PATIENCE_WITH_THE_KERNEL
     while reap() and time.monotonic() < deadline:
-        kill_descendants(os.getpid())
+        _kill(descendants(os.getpid()))
         time.sleep(0.002)
 
 
-def descendants(pid: int) -> list[int]:
-    """The children of a process and theirs, as far as they live or have not been reaped."""
-    children: dict[int, list[int]] = defaultdict(list)
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children[parent].append(int(stat.parent.name))
-    found = [pid]
+def end_adopted(parent: int, spared: Container[int]) -> None:
+    """Kill a process's `adopted` children and all below them, until none is left."""
+    deadline = time.monotonic() + PATIENCE_WITH_THE_KERNEL
+    while (found := adopted(parent, spared)) and time.monotonic() < deadline:
+        _kill([*found, *descendants(*found)])
+        if parent == os.getpid():
+            for each in found:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(each, os.WNOHANG)
+        time.sleep(0.002)
+
+
+def adopted(parent: int, spared: Container[int] = ()) -> list[int]:
+    """The children of a process that are in other process groups than its own, but for the spared ones.
+
+    A trial's process makes its own group, so all below it that a process adopts is among these.
+    """
+    own = os.getpgid(parent)
+    return [pid for pid, group in _children()[parent] if group != own and pid not in spared]
+
+
+def descendants(*pids: int) -> list[int]:
+    """The children of processes and theirs, as far as they live or have not been reaped."""
+    children = _children()
+    found = list(pids)
     for each in found:
-        found += children[each]
-    return found[1:]
+        found += [pid for pid, _ in children[each]]
+    return found[len(pids) :]
+
+
+def _children() -> dict[int, list[tuple[int, int]]]:
+    """The children of each process, with their groups."""
+    children: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    # Plain calls: a machine has thousands of processes, and this happens once a trial.
+    for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
+        # It may end meanwhile.
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123
+            _, parent, group, _ = stat.read().rpartition(b")")[2].split(None, 3)
+            children[int(parent)].append((int(pid), int(group)))
+    return children
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)

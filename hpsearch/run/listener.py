@@ -23,7 +23,8 @@ class Listener:
 
     The metric file leads. Event files are heard only for objectives that it does not report: many programs
     write both, their event files with steps of another kind and minutes late. Points from event files wait
-    until all those objectives have come as far, then go out in the order of their steps.
+    until all those objectives have come as far, then go out in the order of their steps. A tag that has gone
+    out from one of the two is not taken from the other any more.
     """
 
     def __init__(self, launch: Launch, path: Path, reporter: Reporter) -> None:
@@ -34,6 +35,7 @@ class Listener:
         self._objectives = frozenset(launch.metrics or (launch.metric,))
         self._missing = set(self._objectives)  # in the metric file
         self._reported: set[str] = set()  # tags of the metric file
+        self._released: set[str] = set()  # tags of the event files
         self._reached: dict[str, int] = {}  # the last step of each objective in the event files
         self._waiting: list[Point] = []
         self._next_look = 0.0
@@ -66,6 +68,10 @@ class Listener:
 
     def _hear_file(self, *, last: bool = False) -> None:
         for point in self._file.take(last=last):
+            if point.tag in self._released:
+                text = f"{point.tag} at step {point.step} came after those of the event files: dropped"
+                self._note(f"metric file, {point.tag}", text)
+                continue
             if point.tag in self._reported and self._missing == self._objectives:
                 self._doubt()
             self._reported.add(point.tag)
@@ -101,6 +107,7 @@ class Listener:
             if point.tag in self._reported:
                 continue
             if fits or point.tag in self._missing:  # an objective's value is never lost
+                self._released.add(point.tag)
                 self._timeline.add(point)
             else:
                 self._note("event files", f"{point.tag} at step {point.step} came after step {now}: dropped")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from hpsearch.run.attempt import EXECUTE_MODULE
 from hpsearch.run.process import Slot
+from hpsearch.run.reach import gpus_here, within_reach
 from hpsearch.run.signals import heard_signals
 from hpsearch.run.wire import decode
 from hpsearch.study.search import Search
@@ -31,6 +32,8 @@ def run(search: Search) -> None:
     slot = Slot(preload=(), execute=EXECUTE_COMMAND)
     deadline = Deadline(search)
     apart: bool | None = None
+    # One at a time, and each with the GPUs that there are.
+    search.limit(1, within_reach(search.study.spec.resources, gpus_here()).gpu)
     with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
         while (launch := search.suggest(now())) is not None:
             if apart is None:  # one module, one form
@@ -39,27 +42,46 @@ def run(search: Search) -> None:
                     log.warning(
                         "trialTimeout is not kept with --local: a trial has no process of its own here"
                     )
+            number = launch.context.number
             if apart:
                 _run_apart(search, slot, launch, deadline)
             else:
                 _run_here(search, launch, deadline)
-            search.released(launch.context.number)
+            search.released(number)
 
 
-def _run_here(search: Search, launch: Launch, deadline: Deadline) -> None:
-    launch.context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _run_here(search: Search, first: Launch, deadline: Deadline) -> None:
+    launch = _with_directory(search, first)
+    if launch is None:
+        return
     trial: Callable[[Launch, Callable[[Report], bool]], None] = pkgutil.resolve_name(EXECUTE_MODULE)
     listener = _Listener(search, launch, deadline)
     trial(launch, listener.report)
     listener.finish()
 
 
+def _with_directory(search: Search, launch: Launch | None) -> Launch | None:
+    """The first attempt from this one on whose directory can be made; None if there is none."""
+    while launch is not None:
+        try:
+            launch.context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            launch = _lost(search, launch, f"it could not be started: {error!r}")
+        else:
+            return launch
+    return None
+
+
 def _run_apart(search: Search, slot: Slot, launch: Launch | None, deadline: Deadline) -> None:
     """Run a program's attempts until its trial has ended or must stop."""
     try:
         while launch is not None:
-            slot.start(launch)
-            launch = _follow(search, slot, launch, deadline)
+            try:
+                slot.start(launch)
+            except OSError as error:
+                launch = _lost(search, launch, f"its process could not be started: {error!r}")
+            else:
+                launch = _follow(search, slot, launch, deadline)
     finally:
         slot.kill()
 
@@ -73,8 +95,13 @@ def _follow(search: Search, slot: Slot, launch: Launch, deadline: Deadline) -> L
         if not search.measure(number, attempt, [decode(line) for line in heard.lines], now()):
             return None
         if heard.lost:
-            log.warning("trial %d: %s", number, heard.lost)
-            return search.lost(number, attempt, heard.lost, now())
+            return _lost(search, launch, heard.lost)
+
+
+def _lost(search: Search, launch: Launch, reason: str) -> Launch | None:
+    """Say why an attempt was lost; the next one, if there is one."""
+    log.warning("trial %d: %s", launch.context.number, reason)
+    return search.lost(launch.context.number, launch.context.attempt, reason, now())
 
 
 class Deadline:

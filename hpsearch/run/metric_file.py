@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-RESERVED = frozenset({"timestamp", "trial", "global_step", "checkpoint_path"})
+from hpsearch.spec.texts import RESERVED
+
 LONGEST_LINE = 1 << 16  # bytes; what is longer is no record
 LARGEST_FILE = 1 << 20  # bytes at the end of a regular file that are read; the library writes 20 KB
 MOST_AT_ONCE = 1 << 22  # bytes, so that a flood of reports does not keep anybody from a stop

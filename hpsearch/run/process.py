@@ -20,10 +20,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from hpsearch.run import child
-from hpsearch.run.kin import kill_descendants
+from hpsearch.run.kin import adopt_orphans, adopted, end_adopted
 from hpsearch.run.wire import encode, is_ending
 from hpsearch.study.trial import Ending, Launch, Report, State
 
+ADOPT = "hpsearch.run.adopt"
 PRELOAD = ("hpsearch.run.child", "hpsearch.run.attempt", "hpsearch.train.preload")
 EXECUTE = "hpsearch.run.attempt:execute"
 # Reports travel together, because each trip costs the driver milliseconds that short trials would feel: a
@@ -45,7 +46,8 @@ class Heard:
 class Slot:
     """A place where trials run one after another: one fork server and at most one trial's process.
 
-    With nothing to preload there is no server: each trial starts in an interpreter of its own.
+    With nothing to preload there is no server: each trial starts in an interpreter of its own. What a trial's
+    process leaves when it is killed is adopted by the server, or else by this process, and killed.
     """
 
     def __init__(self, preload: Sequence[str] = PRELOAD, execute: str = EXECUTE) -> None:
@@ -60,12 +62,14 @@ class Slot:
         self._started = 0.0
         self._deadline = math.inf
         self._grace = 0.0
+        self._spared: set[int] = set()  # children of this process that have nothing to do with the trial
+        self._serves = bool(preload)
         if not preload:
             return
         # One BLAS thread: a fork copies only the forking thread, and the locks of others stay taken.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = "1"
-        self._context.set_forkserver_preload(list(preload))
+        self._context.set_forkserver_preload([ADOPT, *preload])
         forkserver.ensure_running()
 
     def start(self, launch: Launch) -> None:
@@ -76,11 +80,16 @@ class Slot:
         reader, writer = self._context.Pipe(duplex=False)
         arguments = (self._execute, json.dumps(launch.to_json()), writer, str(log))
         process = self._context.Process(target=child.main, args=arguments)
+        if not self._serves:
+            self._spared = set(adopted(os.getpid()))
+            adopt_orphans()
         try:
             with _without_main():
                 process.start()
         except BaseException:
             reader.close()
+            if not self._serves:
+                adopt_orphans(False)
             raise
         finally:
             writer.close()
@@ -136,15 +145,23 @@ class Slot:
                 os.kill(self._process.pid, signal.SIGCONT)  # one that was stopped must go on to hear it
             lines = self._last_words(self._grace + SUPERVISION)
         if self._process.exitcode is None:
-            kill_descendants(self._process.pid)
             self._process.kill()  # it may be too young to have its group
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.join()
+        self._sweep()
+        if not self._serves:
+            adopt_orphans(False)
         self._process.close()
         self._process = None
         self._hang_up()
         return lines
+
+    def _sweep(self) -> None:
+        """Kill all that the dead process left: its group, and what is in other groups or sessions."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.join()
+        parent = forkserver._forkserver._forkserver_pid if self._serves else os.getpid()  # type: ignore[attr-defined]
+        with contextlib.suppress(ProcessLookupError):  # the server is gone, and with it what it would adopt
+            end_adopted(parent, self._spared)
 
     def _last_words(self, seconds: float) -> list[str]:
         """What the process says until its end or for some seconds: it must not wait for a reader."""
@@ -186,6 +203,7 @@ class Slot:
 
     def _died(self, lines: list[str]) -> Heard:
         """A process that ended without saying how: a signal loses the attempt, an exit fails the trial."""
+        self._sweep()  # now, because the next attempt may start elsewhere
         code = self._process.exitcode
         if code < 0:
             return Heard(lines, lost=f"its process was killed by signal {-code} ({_name(-code)})")

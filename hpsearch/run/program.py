@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpsearch.errors import HpsearchError
+from hpsearch.redaction import redact
 from hpsearch.run import start
 from hpsearch.run.kin import adopt_orphans, descendants, die_with, end_descendants
 from hpsearch.run.listener import Listener
@@ -29,6 +30,7 @@ LOOK = 0.2  # seconds between two looks at what sends no notice
 # What a program leaves may end by itself within these seconds, as multiprocessing's own helpers do.
 SETTLING = 0.3
 LAST_LINE = 300  # characters
+LOOK_BACK = 1 << 16  # bytes of a log that are searched for it
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -38,7 +40,7 @@ def run(launch: Launch, report: Callable[[Report], bool], *, fork: bool) -> int:
     Returns the number of the signal that it died of, or that stopped it: then there is no ending. A Python
     module starts in a fork of this process if `fork`, else everything is a command of its own.
     """
-    reporter = Reporter(report, launch.metric)
+    reporter = Reporter(report, *(launch.metrics or (launch.metric,)))
     metric_file = launch.context.directory.absolute() / METRIC_FILE
     try:
         plan = start.prepare(launch, metric_file, fork=fork)
@@ -130,6 +132,8 @@ class _Supervisor:
             os.killpg(self._program, 0)
         except ProcessLookupError:
             return True
+        except PermissionError:  # another user's, by a setuid program: it is there
+            return False
         return False
 
     def _reap(self) -> bool:
@@ -164,11 +168,17 @@ def _verdict(launch: Launch, reporter: Reporter, excuse: str) -> Ending:
 
 
 def _last_line(log: Path, start: int) -> str:
-    """The last line that was written to a log after a place in it: mostly what a program died of."""
+    """The last line that was written to a log after a place in it: mostly what a program died of.
+
+    It travels far, to the store, to MLflow and into reports, so it goes without its secrets.
+    """
     with contextlib.suppress(OSError), log.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
-        file.seek(max(start, end - 8 * LAST_LINE))
+        begin = file.seek(max(start, end - LOOK_BACK))
         lines = COLOURS.sub("", file.read().decode(errors="replace")).splitlines()
+        # The first may be the end of a line, which tells no secret from other words.
+        lines = lines if begin == start else lines[1:]
         printable = ("".join(c if c.isprintable() else " " for c in line).strip() for line in reversed(lines))
-        return next(filter(None, printable), "")[:LAST_LINE]
+        # Redacted before it is cut, where a secret might lose what tells that it is one.
+        return redact(next(filter(None, printable), ""))[:LAST_LINE]
     return ""

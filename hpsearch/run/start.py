@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import pkgutil
 import runpy
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,13 @@ from hpsearch.study.trial import Launch
 PREPARE = "hpsearch.train.trial:prepare"
 CANNOT_START, INTERRUPTED = 126, 130  # as shells say it
 MOST_DESCRIPTORS = 1 << 20
+# Variables that the interpreter, the loader, the C library, or libraries that the fork server has imported
+# read once and early; those that a fork heeds nevertheless.
+READ_AT_START = (
+    *("PYTHON", "LD_", "GLIBC_TUNABLES", "MALLOC_", "LANG", "LC_", "TZ"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ATEN_", "TORCH", "PYTORCH_"),
+)
+HEEDED = frozenset({"PYTHONPATH", "PYTHONUNBUFFERED"})
 RESET = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 # As it is in the fork server: what multiprocessing takes a program's own process for.
 MAIN_PROCESS = process.current_process()
@@ -58,15 +64,18 @@ def prepare(launch: Launch, metric_file: Path, *, fork: bool) -> Start:
         if path := contract.local(environment[name]):
             with contextlib.suppress(OSError):  # the program will say it better, if it wants to write there
                 path.mkdir(parents=True, exist_ok=True)
-    if fork and not launch.program.command:
+    if fork and not launch.program.command and not _wants_an_interpreter(launch):
         return Start(launch, contract.arguments(launch), environment, directory, None)
     words = contract.command(launch)
-    # A path with a slash is one from the directory where the program starts.
-    there = directory / words[0] if os.sep in words[0] else words[0]
-    executable = shutil.which(there, path=environment["PATH"])
+    executable = contract.find_command(launch.program, directory, os.environ)
     if executable is None:
         raise HpsearchError(f"command {words[0]!r} cannot be found in {directory} or on the PATH")
     return Start(launch, words, environment, directory, executable)
+
+
+def _wants_an_interpreter(launch: Launch) -> bool:
+    """True if the file sets variables that are read when a process starts: a fork would not heed them."""
+    return any(name.startswith(READ_AT_START) and name not in HEEDED for name, _ in launch.program.env)
 
 
 def begin(start: Start) -> int:
@@ -107,10 +116,15 @@ def _become(start: Start, parent: int) -> NoReturn:
     os.closerange(3, MOST_DESCRIPTORS)
     os.environ.clear()
     os.environ.update(start.environment)
-    first = [str(start.directory), *start.launch.python_path]
-    sys.path[:] = dict.fromkeys([*first, *sys.path])
+    sys.path[:] = dict.fromkeys([str(start.directory), *_python_path(start.environment), *sys.path])
     pkgutil.resolve_name(PREPARE)(start.launch)
     _run(start.launch.module, start.arguments)
+
+
+def _python_path(environment: Mapping[str, str]) -> list[str]:
+    """The entries of PYTHONPATH as an interpreter reads them that starts here."""
+    given = environment["PYTHONPATH"]
+    return [str(Path(entry).absolute()) for entry in given.split(os.pathsep)] if given else []
 
 
 def _forget_the_server() -> None:

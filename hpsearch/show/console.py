@@ -222,6 +222,8 @@ class Console:
         self._progress = Progress.start(study, search.trials.values(), self._clock())
         before = f", {lines.counted(self._progress.done, 'trial')} ended before" if resumed else ""
         self._line(f"study {study.name}{before}: {lines.plan(study.spec)}", "bold")
+        if search.known:
+            self._line(f"goes on from {study.spec.previous}: {lines.counted(search.known, 'trial')} known")
         self._line(f"tracking {self._redact(tracking_uri)}")
         if self._out.is_terminal and not self._out.is_dumb_terminal:
             self._live = Live(

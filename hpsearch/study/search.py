@@ -66,6 +66,7 @@ class Search:
         self.study = study
         self.trials: dict[int, Trial] = {}
         self.rejected = 0
+        self.known = 0  # trials of an earlier study
         self._sampler = sampler
         self._pruner = pruner
         self._journal = journal
@@ -102,6 +103,7 @@ class Search:
         """
         before = [(each.trial, each.attributes) for each in known]
         self._sampler.restore([*before, *((trial, attributes[trial.number]) for trial in trials)])
+        self.known = len(known)
         for each in known:
             self._first = max(self._first, each.trial.number + 1)
             self._fold(each.trial)

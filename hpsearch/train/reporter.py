@@ -32,15 +32,16 @@ LARGEST_STEP = 2**63
 class Reporter:
     """Passes on what a trial says, from any thread, and remembers what its ending depends on.
 
-    `last` maps each metric to its last (step, value). `stopped` turns true when the trial must stop.
+    A complete trial has reported all `objectives`. `last` maps each metric to its last (step, value).
+    `stopped` turns true when the trial must stop.
     """
 
-    def __init__(self, report: Callable[[Report], bool], metric: str) -> None:
+    def __init__(self, report: Callable[[Report], bool], *objectives: str) -> None:
         self._report = report
-        self._metric = metric
+        self._objectives = objectives
         self._lock = Lock()
         self._noted: Counter[str] = Counter()
-        self._rejected = ""
+        self._rejected: dict[str, str] = {}  # by objective
         self.last: dict[str, tuple[int, float]] = {}
         self.step: int | None = None
         self.stopped = False
@@ -93,14 +94,16 @@ class Reporter:
 
         `kind` is what the user calls a metric.
         """
-        if self._metric not in self.last:
-            seen = ", ".join(self.last) or "none"
-            rejected = f"; rejected: {self._rejected}" if self._rejected else ""
-            reason = f"{kind} {self._metric} never reported; tags seen: {seen}{rejected}"
-            return Ending(State.FAILED, reason, silent=not rejected)
-        step, value = self.last[self._metric]
-        if not math.isfinite(value):
-            return Ending(State.INFEASIBLE, f"{self._metric} is {value} at step {step}")
+        for metric in self._objectives:
+            if metric not in self.last:
+                seen, rejected = ", ".join(self.last) or "none", self._rejected.get(metric)
+                reason = f"{kind} {metric} never reported; tags seen: {seen}"
+                reason += f"; rejected: {rejected}" if rejected else ""
+                return Ending(State.FAILED, reason, silent=not rejected)
+        for metric in self._objectives:
+            step, value = self.last[metric]
+            if not math.isfinite(value):
+                return Ending(State.INFEASIBLE, f"{metric} is {value} at step {step}")
         return None
 
     def _step(self, given: object, metrics: Iterable[object]) -> int | None:
@@ -125,7 +128,8 @@ class Reporter:
                 self.note("metric names", f"metric name {_show(name)} at step {step} is not a text: dropped")
             elif plain is None:
                 text = f"{name} at step {step} is {_show(value)}"
-                self._rejected = text if name == self._metric else self._rejected
+                if name in self._objectives:
+                    self._rejected[name] = text
                 self.note(f"metric {name}", f"metric {text}, not a number: dropped")
             else:
                 numbers[_printable(name)] = plain

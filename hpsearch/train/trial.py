@@ -26,7 +26,7 @@ def execute(launch: Launch, report: Callable[[Report], bool]) -> None:
     code raises becomes a FAILED ending of one line, with the traceback on stderr.
     """
     prepare(launch)
-    reporter = Reporter(report, launch.metric)
+    reporter = Reporter(report, *(launch.metrics or (launch.metric,)))
     try:
         module = load(launch.module, launch.python_path)
     except KeyboardInterrupt:  # somebody at a terminal, not the trainer

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from hpsearch.run import child
 from hpsearch.run.process import Slot, forkserver
 from hpsearch.run.wire import decode, encode
 from hpsearch.study.trial import Checkpoint, Context, Ending, Launch, Measurement, Report, State
@@ -142,6 +144,25 @@ def test_what_a_trial_leaves_in_its_group_is_killed(slot: Slot, tmp_path: Path) 
     wait_until_gone(child)
 
 
+def test_what_a_trial_leaves_elsewhere_is_killed_too_even_where_nobody_is_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "daemonic.py").write_text(
+        "import os, subprocess\n"
+        "from hpsearch.train.learner import Measurement\n"
+        "def train(params, context):\n"
+        "    command = ['setsid', 'sh', '-c', 'sleep 600 & echo $! > child']\n"
+        "    subprocess.run(command, cwd=context.directory, check=True)\n"
+        "    yield Measurement(300, {'loss': 1.0})\n"
+    )
+    for slot in (Slot(), Slot(preload=())):
+        context = Context(0, 1, 0, 300, 100, tmp_path / "t")
+        slot.start(Launch("daemonic", (), {}, context, "loss", (str(tmp_path),)))
+        reports(slot)
+        child = int((tmp_path / "t/child").read_text())
+        assert is_alive(child), "the fault was not injected"
+        slot.kill()
+        assert not is_alive(child)
+
+
 def test_a_running_trial_is_killed_by_the_next_start(slot: Slot, tmp_path: Path) -> None:
     slot.start(launch(tmp_path / "a", "hangs"))
     pid = slot._process.pid
@@ -195,6 +216,32 @@ def test_a_full_pipe_does_not_make_a_trial_wait(slot: Slot, tmp_path: Path) -> N
         time.sleep(0.02)
     found, _ = reports(slot)
     assert [r.measurement.step for r in found if r.measurement] == list(range(1, 5001))
+
+
+def test_a_backlog_costs_the_next_report_nothing_and_arrives_whole_and_in_order() -> None:
+    reader, writer = os.pipe()
+    sender = child._Sender(writer)
+    steps = range(50_000)
+    before = time.process_time()
+    for step in steps:
+        assert sender.report(Report(Measurement(step, {"loss": 1.0}, 9)))
+    assert time.process_time() - before < 10.0
+    with ThreadPoolExecutor() as pool, os.fdopen(reader, "rb") as lines:
+        done = pool.submit(sender.finish)
+        done.add_done_callback(lambda _: os.close(writer))
+        heard = [decode(line.decode()) for line in lines]
+    assert heard == [Report(Measurement(step, {"loss": 1.0}, 9)) for step in steps]
+
+
+def test_a_report_to_nobody_says_so() -> None:
+    reader, writer = os.pipe()
+    sender = child._Sender(writer)
+    for step in range(5_000):
+        assert sender.report(Report(Measurement(step, {"loss": 1.0})))
+    os.close(reader)
+    assert not sender.report(Report(note="anybody?"))
+    sender.finish()
+    os.close(writer)
 
 
 def test_reports_survive_their_way_as_lines() -> None:

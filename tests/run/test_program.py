@@ -187,6 +187,28 @@ def test_each_end_of_a_program_is_told_as_it_was(
     assert follow(slot, launch(tmp_path, "ends", {"kind": kind})).verdict == (state, reason)
 
 
+@pytest.mark.parametrize(
+    ("said", "state", "reason"),
+    [
+        ("('loss', 1, 4)", "failed", "metric tag speed never reported; tags seen: loss"),
+        ("('loss', 1, 4), ('speed', 'nan', 4)", "infeasible", "speed is nan at step 4"),
+        ("('loss', 'nan', 4), ('speed', 1, 4)", "infeasible", "loss is nan at step 4"),
+        ("('loss', 'nan', 4)", "failed", "metric tag speed never reported; tags seen: loss"),
+        ("('loss', 1, 4), ('speed', 2, 4)", "completed", "finished at step 4"),
+    ],
+)
+def test_every_objective_of_several_counts_for_the_end(
+    commands: Slot, tmp_path: Path, said: str, state: str, reason: str
+) -> None:
+    (tmp_path / "several.py").write_text(
+        "import hypertune\n"
+        f"for tag, value, step in [{said}]:\n"
+        "    hypertune.HyperTune().report_hyperparameter_tuning_metric(tag, value, step)\n"
+    )
+    given = launch(tmp_path, "several", metrics=("loss", "speed"), python_path=(str(tmp_path),))
+    assert follow(commands, given).verdict == (state, reason)
+
+
 def test_a_program_that_reports_nothing_hears_why_it_was_run_as_one(slot: Slot, tmp_path: Path) -> None:
     assert follow(slot, launch(tmp_path, "ends", {"kind": "mute"})).verdict == (
         "failed",
@@ -228,6 +250,46 @@ def test_what_a_program_leaves_has_a_moment_to_end_by_itself(slot: Slot, tmp_pat
     )
     follow(slot, launch(tmp_path, "leaves", python_path=(str(tmp_path),)))
     assert (tmp_path / "done.txt").exists()
+
+
+@pytest.mark.parametrize("padding", [0, 280, 10_000, 100_000])
+def test_what_a_program_died_of_is_told_without_its_secrets(
+    commands: Slot, tmp_path: Path, padding: int
+) -> None:
+    (tmp_path / "talks.py").write_text(
+        f"raise SystemExit('{'x' * padding} cannot connect to postgresql://bob:hunter2@db/x'"
+        "' (password=hunter2)')"
+    )
+    state, reason = follow(commands, launch(tmp_path, "talks", python_path=(str(tmp_path),))).verdict
+    assert state == "failed"
+    assert reason.startswith("the program exited with code 1")
+    assert "hunter2" not in reason
+    assert ("cannot connect to postgresql://" in reason) == (padding == 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expression"),
+    [
+        ("PYTHONPATH", "/no/such:lib", "sys.path[:4]"),
+        ("PYTHONHASHSEED", "7", "hash('x')"),
+        ("PYTHONWARNINGS", "ignore", "sys.warnoptions"),
+        ("PYTHONOPTIMIZE", "1", "sys.flags.optimize"),
+        ("LD_LIBRARY_PATH", "/no/such", "'=/no/such' in open('/proc/self/environ').read()"),
+        ("TZ", "XYZ-5", "time.tzname"),
+    ],
+)
+def test_a_files_variables_act_in_a_fork_as_in_an_interpreter_of_its_own(
+    forks: Slot, commands: Slot, tmp_path: Path, name: str, value: str, expression: str
+) -> None:
+    (tmp_path / "looks.py").write_text(f"import sys, time\nprint({expression})\n")
+
+    def seen(slot: Slot, *env: tuple[str, str]) -> str:
+        program = Program(own_directory=True, env=env)
+        (tmp_path / "t/output.log").unlink(missing_ok=True)
+        follow(slot, launch(tmp_path / "t", "looks", python_path=(str(tmp_path),), program=program))
+        return (tmp_path / "t/output.log").read_text()
+
+    assert seen(forks, (name, value)) == seen(commands, (name, value)) != seen(forks)
 
 
 def test_a_traceback_in_the_log_begins_with_the_program(slot: Slot, tmp_path: Path) -> None:

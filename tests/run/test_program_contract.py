@@ -9,6 +9,7 @@ import random
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from program_run import launch
@@ -86,6 +87,34 @@ def test_without_a_job_directory_a_strict_parser_is_not_told_of_one() -> None:
 def test_a_command_takes_the_place_of_the_module() -> None:
     given = launch(DIRECTORY, "m", {"x": 1}, program=Program(command=("Rscript", "train.R")))
     assert contract.command(given) == ["Rscript", "train.R", "--x=1"]
+
+
+def test_a_command_is_found_where_a_trial_will_find_it(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("bin/tool", "train.sh"):
+        (tmp_path / name).touch(mode=0o755)
+    (tmp_path / "plain").touch(mode=0o644)
+    own = {"env": (("PATH", str(tmp_path / "bin")),)}
+
+    def find(word: str, directory: Path | None = tmp_path, **fields: Any) -> str | None:
+        return contract.find_command(Program(command=(word,), **fields), directory, {"PATH": "/no/such"})
+
+    assert find("python3") == sys.executable
+    interpreter = Path(sys.executable)
+    assert find(interpreter.name) == str(interpreter), "the commands of this interpreter come first"
+    assert find("tool") is None
+    assert find("tool", **own) == str(tmp_path / "bin/tool"), "the file's PATH is the one that counts"
+    assert find(str(tmp_path / "train.sh")) == find("./train.sh") == str(tmp_path / "train.sh")
+    assert find("train.sh") is None, "a bare name is not looked for in the directory"
+    assert find("./plain") is None
+    assert find("./train.sh", None) is None, "a new directory is empty"
+    assert find("../train.sh", None) == "../train.sh", "only the trial can tell"
+    assert contract.find_command(Program(), None, {}) == sys.executable
+
+
+def test_all_trials_share_a_directory_unless_each_has_its_own(tmp_path: Path) -> None:
+    assert contract.shared_directory(Program(), [str(tmp_path), "/else"]) == tmp_path
+    assert contract.shared_directory(Program(own_directory=True), [str(tmp_path)]) is None
 
 
 def test_a_bucket_is_passed_on_and_never_made_a_path() -> None:

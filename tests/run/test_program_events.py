@@ -127,6 +127,9 @@ def test_of_a_shared_directory_only_files_of_the_programs_processes_are_read(roo
         writer.add_scalar("loss", 1.0, 1)
     event_file(room.shared / "of_nobody", record(1, simple("loss", 2.0)))
     assert room.take(lambda: {1}) == []
+    of_another_machine = room.shared / f"events.out.tfevents.1700000000.elsewhere.{os.getpid()}.0"
+    of_another_machine.write_bytes(record(1, simple("loss", 4.0)))
+    assert [value for _, value, _ in room.take()] == []
     again = Room(room.trial.parent)
     assert again.take() == [], "they were there before"
     with SummaryWriter(str(room.shared / "later")) as writer:
@@ -218,6 +221,22 @@ def test_an_objective_of_the_metric_file_is_never_taken_from_event_files(
     assert heard.new() == [(2, {"loss": 0.25})]
     heard.listener.finish(mine)
     assert heard.rest() == []
+
+
+def test_an_objective_that_came_from_event_files_is_not_taken_from_the_metric_file_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = tmp_path / "t"
+    heard = Heard(trial, monkeypatch)
+    event_file(trial / "logs", record(100, simple("loss", 0.5)))
+    assert heard.new() == [(100, {"loss": 0.5})]
+    report("loss", 0.5, 1)
+    report("loss", 0.25, 2)
+    event_file(trial / "logs", record(200, simple("loss", 0.25)))
+    assert heard.new() == [(200, {"loss": 0.25})]
+    heard.listener.finish(mine)
+    assert heard.rest() == []
+    assert heard.notes == ["loss at step 1 came after those of the event files: dropped"]
 
 
 def test_a_second_objective_may_come_from_event_files(

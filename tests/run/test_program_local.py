@@ -37,10 +37,11 @@ class Watched:
             self.when_measured()
 
 
-def yaml_of(module: str, args: Sequence[str], trials: int, block: Mapping[str, str]) -> str:
+def yaml_of(module: str, args: Sequence[str], trials: int, tier: str, block: Mapping[str, str]) -> str:
     own = "".join(f"  {name}: {value}\n" for name, value in block.items())
     return f"""\
 trainingInput:
+  scaleTier: {tier}
   pythonModule: {module}
   args: {list(args)}
   hyperparameters:
@@ -60,8 +61,8 @@ def search_for(tmp_path: Path) -> Iterator[Make]:
     """A Search over a real store for a study of one program."""
     stores: list[Store] = []
 
-    def make(module: str, *args: str, trials: int = 1, **block: str) -> Search:
-        reading = parse(yaml_of(module, args, trials, block), "programs.yaml")
+    def make(module: str, *args: str, trials: int = 1, tier: str = "BASIC", **block: str) -> Search:
+        reading = parse(yaml_of(module, args, trials, tier, block), "programs.yaml")
         assert reading.spec, reading.errors
         study = Study("study", "u", 1, reading.spec, tmp_path / "study")
         stores.append(Store.create(study, "sqlite:///none.db"))
@@ -139,6 +140,38 @@ def test_a_programs_trial_timeout_is_kept(search_for: Make, tmp_path: Path) -> N
     (trial,) = search.trials.values()
     assert trial.ending
     assert trial.ending.reason == "trialTimeout: not finished after 2 s"
+
+
+@pytest.mark.parametrize("module", ["flat", "zoo"])
+def test_a_trial_whose_directory_cannot_be_made_fails_after_its_attempts(
+    search_for: Make, tmp_path: Path, module: str
+) -> None:
+    search = search_for(module, trials=2, limits="{maxAttempts: 2}")
+    (tmp_path / "study/trials").touch()
+    local.run(search)
+    for trial in search.trials.values():
+        assert len(trial.attempts) == 2
+        assert trial.ending
+        assert trial.ending.state is State.FAILED
+        assert "could not be started: NotADirectoryError" in trial.ending.reason
+        assert trial.ending.reason.endswith("in attempt 2 of 2")
+
+
+def test_a_machines_name_promises_no_gpu_that_is_not_there(
+    search_for: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "counts_gpus.py").write_text(
+        "from hpsearch.train.learner import Measurement\n"
+        "def train(params, context):\n"
+        "    yield Measurement(1, {'loss': context.resources.gpu})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    search = search_for("counts_gpus", tier="BASIC_GPU")
+    local.run(search)
+    (trial,) = search.trials.values()
+    assert trial.values("loss") == [(1, 0.0)]
+    assert "the file's machine has 1 GPUs, the best one here 0: a trial gets 0" in caplog.messages
 
 
 def test_an_error_of_the_store_leaves_no_program_behind(search_for: Make, tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ from program_run import (
     wait_for,
 )
 
+from hpsearch.run.listener import Listener
+from hpsearch.run.program import _Supervisor
 from hpsearch.spec.model import Program
+from hpsearch.train.reporter import Reporter
 
 __all__ = ["commands", "forks", "slot"]
 HERE = Path(__file__).parent
@@ -125,6 +128,40 @@ def test_a_killed_program_is_a_lost_attempt_without_leftovers(slot: Slot, tmp_pa
         assert time.monotonic() < deadline
     assert heard.lost == "its process was killed by signal 9 (SIGKILL)"
     assert left_on(tmp_path) == []
+
+
+def test_nothing_outlives_a_killed_supervisor(slot: Slot, tmp_path: Path) -> None:
+    slot.kill()
+    bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        start_and_hear_first(slot, launch(tmp_path, "leaves_a_family"))
+        assert len(left_on(tmp_path)) == 3, "the fault was not injected"
+        os.kill(slot._process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while not (heard := slot.poll(1.0)).lost:
+            assert time.monotonic() < deadline
+        assert heard.lost == "its process was killed by signal 9 (SIGKILL)"
+        assert left_on(tmp_path) == [], "the next attempt may start at once"
+        slot.kill()
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_group_that_may_not_be_signalled_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError("the program of another user")
+
+    given, reporter = launch(tmp_path, "m"), Reporter(lambda _: True, "loss")
+    listener = Listener(given, tmp_path / "output.metrics", reporter)
+    supervisor = _Supervisor(given, listener, reporter)
+    supervisor._status, supervisor._told = 0, True
+    monkeypatch.setattr(os, "killpg", refuse)
+    assert not supervisor._has_ended()
+    listener.finish(set)
 
 
 def test_a_trials_process_that_does_not_hear_is_killed_with_all_beneath_it(tmp_path: Path) -> None:

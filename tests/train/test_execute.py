@@ -224,6 +224,26 @@ def test_a_last_objective_that_is_not_finite_is_infeasible(run: Run, text: str) 
     assert run(yielding(f"float('{text}')", "1.0")).verdict == ("completed", "finished at step 2")
 
 
+@pytest.mark.parametrize(
+    ("measured", "state", "reason"),
+    [
+        ("{'a': 1}", "failed", "metric b never reported; tags seen: a"),
+        (
+            "{'a': 1, 'b': 'x'}",
+            "failed",
+            "metric b never reported; tags seen: a; rejected: b at step 1 is str 'x'",
+        ),
+        ("{'a': 1, 'b': float('nan')}", "infeasible", "b is nan at step 1"),
+        ("{'a': 1, 'b': 2}", "completed", "finished at step 1"),
+    ],
+)
+def test_every_objective_of_several_counts_for_the_end(
+    run: Run, measured: str, state: str, reason: str
+) -> None:
+    said = run(generator(f"yield Measurement(1, {measured})"), metric="a", metrics=("a", "b"))
+    assert said.verdict == (state, reason)
+
+
 @pytest.mark.parametrize("text", ["nan", "inf"])
 def test_a_training_loss_that_is_not_finite_ends_a_learner_as_infeasible(run: Run, text: str) -> None:
     said = run(learner(loss=f"model(batch[0]).mean() * 0 + float('{text}')"))

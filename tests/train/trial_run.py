@@ -68,6 +68,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         *,
         params: Mapping[str, Value] | None = None,
         metric: str = "rmse",
+        metrics: tuple[str, ...] = (),
         max_steps: int = 40,
         measure_every: int = 5,
         seed: int = 7,
@@ -97,7 +98,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             said.reports.append(what)
             return stop_after is None or len(said.measurements) < stop_after
 
-        execute(Launch(module, args, params or {}, context, metric, (str(tmp_path),)), report)
+        path = (str(tmp_path),)
+        execute(Launch(module, args, params or {}, context, metric, path, metrics=metrics), report)
         return said
 
     return run
