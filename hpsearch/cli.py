@@ -14,6 +14,7 @@ import typer
 
 from hpsearch.errors import HpsearchError, NoSuccess, SpecError, StoreDamaged, UsageError
 from hpsearch.redaction import redact
+from hpsearch.run.contract import UMASK
 from hpsearch.show import answers, lines, resources
 from hpsearch.show.console import Console
 from hpsearch.track.uri import default_uri
@@ -228,7 +229,8 @@ def ui(
 
 def main() -> None:
     """Run a command; every error ends in one line and the exit code of its kind, never in a traceback."""
-    os.umask(0o077)  # also for what libraries write: Ray's token, MLflow's artifacts
+    # Also for what libraries write: Ray's token, MLflow's artifacts. Programs write as the user wants it.
+    os.environ[UMASK] = f"{os.umask(0o077):03o}"
     try:
         app(prog_name="hpsearch")
     except HpsearchError as error:

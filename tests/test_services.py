@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +18,7 @@ pytestmark = [pytest.mark.timeout(180)]
 
 # As people wrote them: a new HyperTune() per epoch, the trial's number from TF_CONFIG, a strict parser.
 PROGRAM = """
-import argparse, json, os
+import argparse, json, os, sys
 import hypertune
 
 def main():
@@ -28,6 +30,7 @@ def main():
     parser.add_argument("--optimizer", choices=["adam", "plain sgd"])
     args = parser.parse_args()
     trial = json.loads(os.environ["TF_CONFIG"])["task"]["trial"]
+    assert not [entry for entry in sys.path if "thirdparty_files" in entry]
     assert args.job_dir.endswith("/" + trial) and trial == os.environ["CLOUD_ML_TRIAL_ID"]
     assert args.train_files == ["a.csv", "b.csv"]
     for epoch in range(1, 21):
@@ -96,8 +99,12 @@ def test_an_unmodified_program_is_tuned_by_an_unmodified_file_on_ray(tmp_path: P
     trainer(tmp_path, PROGRAM)
     file = tmp_path / "hptuning_config.yaml"
     file.write_text(CLOUD_ML_ENGINE.format(job_dir=tmp_path / "jobs"))
-    done = hpsearch("run", file, "--study", "census", cwd=tmp_path)
-    assert "the file's machine has 4 GPUs" in done.stderr
+    before = os.umask(0o002)
+    try:
+        done = hpsearch("run", file, "--study", "census", cwd=tmp_path)
+    finally:
+        os.umask(before)
+    assert "the file's machine has 4 GPUs, the best one here 0" in done.stderr
 
     trials = answer("trials", "census", cwd=tmp_path)["trials"]
     assert [trial["state"] for trial in trials] == ["completed"] * 6
@@ -108,7 +115,9 @@ def test_an_unmodified_program_is_tuned_by_an_unmodified_file_on_ray(tmp_path: P
         )
         assert trial["objective"] == pytest.approx(loss)
         number = trial["number"]
-        assert (tmp_path / f"jobs/{number + 1}/model.txt").read_text() == trial["params"]["optimizer"]
+        model = tmp_path / f"jobs/{number + 1}/model.txt"
+        assert model.read_text() == trial["params"]["optimizer"]
+        assert stat.S_IMODE(model.stat().st_mode) == 0o664, "as its user writes files, whatever hpsearch does"
 
     # Every point once, in the store and in MLflow, although each epoch's object forgets those before.
     stored = points(

@@ -22,6 +22,9 @@ OUTPUTS = {
     "AIP_CHECKPOINT_DIR": "checkpoints",
     "AIP_TENSORBOARD_LOG_DIR": "logs",
 }
+# The umask of whoever started hpsearch, as octal digits: its own files are for their owner only, a program's
+# are as that user wants them.
+UMASK = "HPSEARCH_UMASK"
 LONGEST_VARIABLE = 120_000  # bytes; Linux takes 128 KiB with the name
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -114,8 +117,9 @@ def environment(launch: Launch, metric_file: Path, base: Mapping[str, str]) -> d
         found["CLOUD_ML_REGION"] = launch.program.region
     found["PYTHONPATH"] = os.pathsep.join([*launch.python_path, *filter(None, [found.get("PYTHONPATH")])])
     found["PATH"] = _path(found)
-    # Of a job that hpsearch itself runs in: it names that job's trial.
-    found.pop("CLUSTER_SPEC", None)
+    # Of a job that hpsearch itself runs in, whose trial it names; of hpsearch itself.
+    for name in ("CLUSTER_SPEC", UMASK):
+        found.pop(name, None)
     return found
 
 

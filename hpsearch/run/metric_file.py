@@ -16,12 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpsearch.redaction import redact
 from hpsearch.spec.texts import RESERVED
 
 LONGEST_LINE = 1 << 16  # bytes; what is longer is no record
 LARGEST_FILE = 1 << 20  # bytes at the end of a regular file that are read; the library writes 20 KB
 MOST_AT_ONCE = 1 << 22  # bytes, so that a flood of reports does not keep anybody from a stop
 KEPT = 1 << 23  # bytes of records that are left in the file, the last ones
+RECENT = 250  # lines that are known without a look into them; the library repeats up to 100 at each report
 KNOWN = 100_000  # records that are told from repeated ones by themselves, older ones by their time
 LARGEST_STEP = 2**63
 
@@ -50,6 +52,7 @@ class MetricFile:
         self._partial = self._rest = b""
         self._looked: tuple[int, int, int] | None = None
         self._seen = _Seen()
+        self._recent: dict[bytes, None] = {}
         self._kept: deque[bytes] = deque()
         self._size = 0
         path.unlink(missing_ok=True)
@@ -60,7 +63,7 @@ class MetricFile:
         lines = [*self._from_pipe(), *self._from_file(anyway=last)]
         if last:
             lines += [self._partial, self._rest]
-        return [point for line in lines if line.strip() for point in self._points(line)]
+        return [point for line in lines if self._is_fresh(line) for point in self._points(line)]
 
     def close(self) -> None:
         """Leave a regular file with the records that were seen, the last of them where there are many."""
@@ -72,6 +75,15 @@ class MetricFile:
             if self._kept:
                 self._path.touch(mode=0o600)
                 self._path.write_bytes(b"".join(line + b"\n" for line in self._kept))
+
+    def _is_fresh(self, line: bytes) -> bool:
+        """False for an empty line and for one of the recent ones again."""
+        if not line.strip() or line in self._recent:
+            return False
+        self._recent[line] = None
+        if len(self._recent) > RECENT:
+            del self._recent[next(iter(self._recent))]
+        return True
 
     def _from_pipe(self) -> list[bytes]:
         if self.descriptor is None:
@@ -105,7 +117,7 @@ class MetricFile:
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
-            self._note("metric file", f"a line that is no record was skipped: {line[:60]!r}")
+            self._note("metric file", f"a line that is no record was skipped: {redact(repr(line[:60]))}")
             return []
         trial = record.get("trial", self._trial)
         if str(trial) != self._trial:

@@ -19,8 +19,10 @@ def within_reach(resources: Resources, there: float) -> Resources:
     """What a trial asks for; where a machine's name stood for GPUs, no more than the best machine has."""
     if not resources.hinted or resources.gpu <= there:
         return resources
+    plural = "" if resources.gpu == 1 else "s"
     log.warning(
-        "the file's machine has %g GPUs, the best one here %g: a trial gets %g", resources.gpu, there, there
+        "the file's machine has %g GPU%s, the best one here %g: a trial gets %g",
+        *(resources.gpu, plural, there, there),
     )
     return replace(resources, gpu=there)
 

@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from multiprocessing import forkserver, process, resource_tracker
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +59,8 @@ def prepare(launch: Launch, metric_file: Path, *, fork: bool) -> Start:
 
     With `fork` a Python module starts in a fork of this process.
     """
+    if users := os.environ.get(contract.UMASK):
+        os.umask(int(users, 8))
     environment = contract.environment(launch, metric_file, os.environ)
     directory = contract.working_directory(launch).absolute()
     for name in contract.OUTPUTS:
@@ -116,9 +119,17 @@ def _become(start: Start, parent: int) -> NoReturn:
     os.closerange(3, MOST_DESCRIPTORS)
     os.environ.clear()
     os.environ.update(start.environment)
-    sys.path[:] = dict.fromkeys([str(start.directory), *_python_path(start.environment), *sys.path])
+    installed = [entry for entry in sys.path if not _is_rays_own(entry)]
+    sys.path[:] = dict.fromkeys([str(start.directory), *_python_path(start.environment), *installed])
     pkgutil.resolve_name(PREPARE)(start.launch)
     _run(start.launch.module, start.arguments)
+
+
+def _is_rays_own(entry: str) -> bool:
+    """True for what Ray puts on its workers' path: copies of libraries that would hide the installed."""
+    ray = PathFinder.find_spec("ray")
+    inside = ray.submodule_search_locations if ray else None
+    return any(Path(entry).is_relative_to(place) for place in inside or ())
 
 
 def _python_path(environment: Mapping[str, str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from hpsearch.redaction import redact
 from hpsearch.spec.model import Value
 from hpsearch.study.trial import Context, Ending, Launch, Measurement, Report, State
 from hpsearch.train import loop
@@ -134,7 +135,7 @@ def failure(error: BaseException, module: str, doing: str = "") -> Ending:
     """
     traceback.print_exception(error)
     try:
-        text = " ".join(str(error).split())
+        text = redact(" ".join(str(error).split()))
     except Exception:  # the user's own __str__
         text = "(its message cannot be shown)"
     kind = type(error).__name__

@@ -171,7 +171,7 @@ def test_a_machines_name_promises_no_gpu_that_is_not_there(
     local.run(search)
     (trial,) = search.trials.values()
     assert trial.values("loss") == [(1, 0.0)]
-    assert "the file's machine has 1 GPUs, the best one here 0: a trial gets 0" in caplog.messages
+    assert "the file's machine has 1 GPU, the best one here 0: a trial gets 0" in caplog.messages
 
 
 def test_an_error_of_the_store_leaves_no_program_behind(search_for: Make, tmp_path: Path) -> None:
