@@ -34,9 +34,10 @@ EVIL = "\x1b[2J\x1b]0;owned\x07 \x9b31m [bold]red[/bold]\nerror: forged\r :smile
 
 @dataclass
 class FakeSearch:
-    """The trials of a search, which is all that a watcher reads."""
+    """The trials of a search and how many it knew before, which is all that a watcher reads."""
 
     trials: dict[int, Trial] = field(default_factory=dict)
+    known: int = 0
 
 
 def watched(console: Console, home: Path, trials: Sequence[Trial], *, resumed: Sequence[Trial] = ()) -> None:
