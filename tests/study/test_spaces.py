@@ -161,6 +161,13 @@ def test_points_replaced_by_those_of_another_branch_do_not_shift_what_a_sampler_
     assert len({tuple(params.items()) for params in uninterrupted}) == 26
     for every in (1, 5):
         assert Sweep(file, rebuild_every=every).run(26) == uninterrupted
+    # What one long life has kept must mean the same to the next one, at any point of it.
+    for trials in range(5, 26):
+        sweep = Sweep(file)
+        sweep.run(trials)
+        rebuilt = OptunaSampler(file)
+        rebuilt.restore(sweep.history)
+        assert rebuilt.ask(trials) == sweep.sampler.ask(trials)
 
 
 @pytest.mark.parametrize("algorithm", [*ALGORITHMS, Algorithm.GRID])
