@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hpsearch import faults
 from hpsearch.errors import HpsearchError, NoSuccess, SpecError, StoreDamaged, UsageError
 from hpsearch.redaction import redact
 from hpsearch.run.contract import UMASK
@@ -232,6 +233,7 @@ def main() -> None:
     # Also for what libraries write: Ray's token, MLflow's artifacts. Programs write as the user wants it.
     os.environ[UMASK] = f"{os.umask(0o077):03o}"
     try:
+        faults.arm(os.environ)
         app(prog_name="hpsearch")
     except HpsearchError as error:
         Console(redact=redact).error(error)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from hpsearch import faults
 from hpsearch.errors import HpsearchError, SpecError, UsageError
 from hpsearch.run.contract import find_command, shared_directory
 from hpsearch.run.local import now
@@ -197,7 +198,8 @@ def _run_to_end(search: Search, options: Options) -> StudyEnding:
         with suppress(HpsearchError):
             search.conclude(now())
         raise
-    return search.conclude(now())
+    with faults.point("cleanup.begin"):
+        return search.conclude(now())
 
 
 def _execute(search: Search, options: Options) -> None:
@@ -247,7 +249,11 @@ class _Journal:
 
     def commit(self, entries: Sequence[Entry]) -> None:
         """Make facts durable, then show them."""
-        self._store.commit(entries)
+        if any(isinstance(entry.fact, Checkpoint) for entry in entries):
+            with faults.point("ckpt.row"):
+                self._store.commit(entries)
+        else:
+            self._store.commit(entries)
         self._watcher.committed(entries)
         for entry in entries:
             if isinstance(entry.fact, Checkpoint) and entry.trial is not None:

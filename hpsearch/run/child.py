@@ -15,6 +15,7 @@ from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 
+from hpsearch import faults
 from hpsearch.run.kin import die_with
 from hpsearch.run.wire import encode
 from hpsearch.study.trial import Launch, Report
@@ -28,9 +29,11 @@ def main(execute: str, launch: str, writer: Connection, log: str) -> None:
     descriptor = os.dup(writer.fileno())
     writer.close()
     sender = _Sender(descriptor)
-    run: Callable[[Launch, Callable[[Report], bool]], int] = pkgutil.resolve_name(execute)
+    with faults.point("trial.start"):
+        run: Callable[[Launch, Callable[[Report], bool]], int] = pkgutil.resolve_name(execute)
     taken_by = run(Launch.from_json(json.loads(launch)), sender.report)
-    sender.finish()
+    with faults.point("trial.end"):
+        sender.finish()
     if taken_by:
         _die_of(taken_by)
 
@@ -85,7 +88,7 @@ class _Sender:
 
         An empty one only pushes what was kept.
         """
-        with self._lock:
+        with self._lock, faults.point("trial.report"):
             if report != Report():
                 self._backlog.append(encode(report).encode() + b"\n")
             self._flush()

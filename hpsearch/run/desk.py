@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from hpsearch import faults
 from hpsearch.errors import HpsearchError, Interrupted
 from hpsearch.run.local import Deadline, now
 from hpsearch.run.wire import decode
@@ -72,7 +73,8 @@ class Desk:
         self._deadline.check()
         number, attempt = self._attempts[trial.trial_id]
         reports = [decode(line) for line in result.get("lines", ())]
-        goes_on = self.search.measure(number, attempt, reports, now())
+        with faults.point("tune.report"):
+            goes_on = self.search.measure(number, attempt, reports, now())
         if goes_on and result.get("lost"):
             launch = self.search.lost(number, attempt, result["lost"], now())
             if launch is None:

@@ -19,6 +19,7 @@ from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
+from hpsearch import faults
 from hpsearch.run import child
 from hpsearch.run.kin import adopt_orphans, adopted, end_adopted
 from hpsearch.run.wire import encode, is_ending
@@ -84,7 +85,7 @@ class Slot:
             self._spared = set(adopted(os.getpid()))
             adopt_orphans()
         try:
-            with _without_main():
+            with faults.point("spawn.fork"), _without_main():
                 process.start()
         except BaseException:
             reader.close()

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from hpsearch import faults
 from hpsearch.spec.model import Objective
 from hpsearch.study.front import best_of
 from hpsearch.study.launching import launch_of, newest
@@ -145,7 +146,8 @@ class Search:
         if self._all_started:
             return None
         number = self._first + len(self.trials)
-        suggestion = self._sampler.ask(number)
+        with faults.point("sampler.ask"):
+            suggestion = self._sampler.ask(number)
         if suggestion is None:
             self._exhausted = True
             return None
@@ -290,7 +292,8 @@ class Search:
     def _decide(self, trial: Trial, measurement: Measurement, now: int) -> Ending | None:
         self._unheard -= {m for m in self._unheard if math.isfinite(measurement.metrics.get(m, math.nan))}
         self._pruner.record(trial, measurement)
-        decision = self._pruner.decide(trial)
+        with faults.point("prune.decide"):
+            decision = self._pruner.decide(trial)
         return Ending(State.PRUNED, decision.reason, now) if decision.prune else None
 
     def _stop_at_once(self, now: int) -> Ending | None:

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
+from hpsearch import faults
 from hpsearch.errors import Interrupted, StudyBusy, UsageError
 from hpsearch.study.history import (
     DATABASE,
@@ -122,7 +123,7 @@ class Store:
         `now` is milliseconds since the epoch. Another `tracking_uri` than before is told everything anew.
         Raises StoreDamaged.
         """
-        with self._transaction() as connection:
+        with faults.point("lease.take"), self._transaction() as connection:
             values = {"host": socket.gethostname(), "pid": os.getpid(), "taken": now}
             connection.execute(update(lease_table).values(epoch=lease_table.c.epoch + 1, **values))
             if tracking_uri is not None:
@@ -178,12 +179,16 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         try:
-            with self._connection.begin():
+            with faults.point("store.begin"):
+                transaction = self._connection.begin()
+            with transaction:
                 yield self._connection
-        except DBAPIError as error:
+                with faults.point("store.commit"):
+                    transaction.commit()
+        except (DBAPIError, OSError) as error:
             self._unknown = True
             raise Interrupted(
-                f"the store {self.directory / DATABASE} refused a write: {error.orig}",
+                f"the store {self.directory / DATABASE} refused a write: {getattr(error, 'orig', error)}",
                 hint="free the disk or fix its permissions, then resume: nothing committed is lost",
             ) from error
 

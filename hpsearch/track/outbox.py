@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hpsearch import faults
 from hpsearch.errors import HpsearchError, ServiceUnavailable
 from hpsearch.redaction import redact
 from hpsearch.study.trial import Change, Study
@@ -129,7 +130,8 @@ class Outbox:
             page = self._read(self._offset)
             if page:
                 self._delivery.tell(self._ledger.fold(page))
-                self._offset = page[-1].lsn
+                with faults.point("outbox.offset"):
+                    self._offset = page[-1].lsn
             elif closing:
                 self._drained = True
                 return
@@ -144,7 +146,8 @@ class Outbox:
 
     def _page(self, after: int) -> Sequence[Change]:
         try:
-            return self._changes(after, PAGE)
+            with faults.point("outbox.read"):
+                return self._changes(after, PAGE)
         except HpsearchError:
             raise
         # Whatever the store's driver says: the outbox outlives it.

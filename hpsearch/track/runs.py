@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hpsearch import faults
 from hpsearch.errors import HpsearchError, ServiceUnavailable
 from hpsearch.redaction import redact
 from hpsearch.track.rows import Param, Point, Row, Tag
@@ -154,8 +155,11 @@ class Runs:
     def create(self, name: str, created: int, tags: Mapping[str, str]) -> Run:
         """Make a run that starts at a time (milliseconds) and has its tags from the first moment."""
         answer = _asked(
-            lambda: self._client.create_run(
-                self._experiment_id, start_time=created, tags=dict(tags), run_name=name
+            lambda: faults.called(
+                "outbox.create_run",
+                lambda: self._client.create_run(
+                    self._experiment_id, start_time=created, tags=dict(tags), run_name=name
+                ),
             )
         )
         if not answer.info.run_id:
@@ -168,7 +172,12 @@ class Runs:
         metrics = [entities.Metric(r.name, r.value, r.time, r.step) for r in rows if isinstance(r, Point)]
         params = [entities.Param(r.name, r.text) for r in rows if isinstance(r, Param)]
         tags = [entities.RunTag(r.name, r.text) for r in rows if isinstance(r, Tag)]
-        _asked(lambda: self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags))
+        _asked(
+            lambda: faults.called(
+                "outbox.send",
+                lambda: self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags),
+            )
+        )
 
     def end(self, run_id: str, status: str, time: int) -> None:
         """Set a final status and the time it was reached (milliseconds)."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Condition, Thread
 
+from hpsearch import faults
 from hpsearch.study.trial import Checkpoint
 
 
@@ -112,11 +113,17 @@ def write_durably(path: Path, data: memoryview) -> None:
     temporary = path.with_suffix(".writing")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
+            with faults.point("ckpt.write") as event:
+                file.write(data[: len(data) // 2])
+                event.inside()
+                file.write(data[len(data) // 2 :])
+                file.flush()
+            with faults.point("ckpt.sync"):
+                os.fsync(file.fileno())
+        with faults.point("ckpt.rename") as event:
+            temporary.replace(path)
+            event.inside()
+            sync_directory(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         path.unlink(missing_ok=True)

@@ -1,0 +1,90 @@
+"""The fault catalogue: which tests show that a fault is survived, and the count that the README prints.
+
+A test of a fault is marked `@pytest.mark.fault("F16")` and asks for the fixture `fired`, which it calls with
+evidence that its fault really happened: a pid that died, a count above zero, a line in a log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CATALOGUE = tuple(f"F{number:02d}" for number in range(1, 65))
+README = Path(__file__).parents[1] / "README.md"
+LINE = re.compile(r"\b\d+ of 64 faults survived")
+SURVIVED = "survived faults"
+
+Fired = Callable[..., None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-readme", action="store_true", help="write the count of survived faults there")
+
+
+def _faults(item: pytest.Item) -> list[str]:
+    return [str(name) for mark in item.iter_markers("fault") for name in mark.args]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        faults = _faults(item)
+        if unknown := set(faults) - set(CATALOGUE):
+            raise pytest.UsageError(f"{item.nodeid} names no fault of the catalogue: {sorted(unknown)}")
+        if faults and "fired" not in getattr(item, "fixturenames", ()):
+            raise pytest.UsageError(f"{item.nodeid} tests a fault without asking for `fired`")
+
+
+@pytest.fixture
+def fired(request: pytest.FixtureRequest) -> Iterator[Fired]:
+    """Says that a fault happened: `fired(evidence)`, or `fired(evidence, "F16")` where there are several.
+
+    A test of a fault in which it did not happen has tested nothing, and is an error.
+    """
+    faults = _faults(request.node)
+    seen: set[str] = set()
+
+    def fire(evidence: object, *names: str) -> None:
+        assert evidence, f"the fault {' '.join(names or faults)} was not injected"
+        seen.update(names or faults)
+
+    yield fire
+    missing = sorted(set(faults) - seen)
+    # A test that failed has said more already.
+    assert not missing or request.node.stash.get(FAILED, False), f"the faults {missing} never happened"
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if call.when == "call":
+        item.stash[FAILED] = not report.passed
+    report.faults = _faults(item)  # travels to the process that counts
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    tested: dict[str, bool] = {}
+    for outcome in ("passed", "failed", "error", "skipped", "rerun"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for name in getattr(report, "faults", ()):
+                tested[name] = tested.get(name, True) and outcome == "passed"
+    if not tested:
+        return
+    survived = sum(tested.values())
+    missing = [name for name in CATALOGUE if name not in tested]
+    terminalreporter.write_sep("-", "fault catalogue")
+    terminalreporter.write_line(f"{survived} of {len(CATALOGUE)} faults survived")
+    for name, good in sorted(tested.items()):
+        if not good:
+            terminalreporter.write_line(f"{name}: a test failed or was skipped")
+    if missing:
+        terminalreporter.write_line(f"not tested in this run: {' '.join(missing)}")
+    if config.getoption("--write-readme"):
+        README.write_text(LINE.sub(f"{survived} of 64 faults survived", README.read_text()))
