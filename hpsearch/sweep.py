@@ -18,7 +18,8 @@ from hpsearch.run.signals import heard_signals
 from hpsearch.spec.model import Problem, Spec
 from hpsearch.spec.reading import read
 from hpsearch.study.birth import check_name, free_name, git_sha, is_name, versions
-from hpsearch.study.history import History, StoreReader, holds_study
+from hpsearch.study.history import History
+from hpsearch.study.home import Home
 from hpsearch.study.launching import trial_directory
 from hpsearch.study.lineage import inherit
 from hpsearch.study.pruning import make_pruner
@@ -92,7 +93,7 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     spec = _valid_spec(file, options, watcher)
     if options.study is not None:
         check_name(options.study)
-        if options.resume != "never" and holds_study(options.home / options.study):
+        if options.resume != "never" and Home(options.home).holds(options.study):
             return _go_on(spec, options.study, options, watcher)
     if options.resume == "must":
         raise UsageError(
@@ -118,33 +119,24 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     )
     uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
     known = _known(spec, options.home)
-    return _drive(Store.create(study, uri, known), options, watcher, resumed=False)
+    return _drive(Home(options.home).create(study, uri, known), options, watcher, resumed=False)
 
 
 def _known(spec: Spec, home: Path) -> tuple[Known, ...]:
     """The trials of the study that resumePreviousJobId names; UsageError if none, or of another space."""
     if spec.previous is None:
         return ()
-    directory = home / spec.previous
-    if not is_name(spec.previous) or not holds_study(directory):
+    if not is_name(spec.previous) or not Home(home).holds(spec.previous):
         raise UsageError(
             f"resumePreviousJobId {spec.previous!r} names no study in {home}",
             hint="`hpsearch list` names the studies there; remove it to start anew",
         )
-    return inherit(spec, _history(directory))
-
-
-def _history(directory: Path) -> History:
-    reader = StoreReader(directory)
-    try:
-        return reader.history()
-    finally:
-        reader.close()
+    return inherit(spec, Home(home).history(spec.previous))
 
 
 def _go_on(spec: Spec, name: str, options: Options, watcher: Watcher) -> Result:
     """Resume the study of a file; an edited file would otherwise be ignored in silence."""
-    stored = _history(options.home / name).study.spec
+    stored = Home(options.home).history(name).study.spec
     if stored.sha256 != spec.sha256:
         raise UsageError(
             f"{spec.source} is not the file that study {name!r} was started with",
@@ -158,7 +150,7 @@ def resume(name: str, options: Options, watcher: Watcher) -> Result:
 
     Raises UsageError (no such study), StudyBusy, StoreDamaged, ServiceUnavailable, Interrupted.
     """
-    return _drive(Store.open((options.home / name).absolute()), options, watcher, resumed=True)
+    return _drive(Home(options.home).open(name), options, watcher, resumed=True)
 
 
 def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -> Result:
@@ -182,7 +174,7 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
     finally:
         store.close()
     left = 0 if delivered else store.lsn - outbox.offset
-    return Result(_history(store.directory), ending, left, problem)
+    return Result(Home(options.home).history(store.directory.name), ending, left, problem)
 
 
 def _run_to_end(search: Search, options: Options) -> StudyEnding:
@@ -219,7 +211,7 @@ def _tracked(store: Store, history: History, home: Path) -> Iterator[Outbox]:
     """An outbox that follows the store, and whose progress the store keeps."""
     study, uri = history.study, history.tracking_uri
     embedded = uri == default_uri(home)
-    reader = StoreReader(store.directory)
+    reader = Home(home).reader(study.name)
     outbox = Outbox(
         study,
         reader.changes,

@@ -1,0 +1,64 @@
+"""The words that commands share: arguments and options, and how a study is found by its name."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpsearch.errors import UsageError
+from hpsearch.redaction import redact
+from hpsearch.show import answers
+from hpsearch.show.console import Console
+
+if TYPE_CHECKING:
+    from hpsearch.study.history import History
+
+HOME = Path("studies")
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The search-space file.")]
+Name = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as `hpsearch list` shows it.")]
+Place = Annotated[Path, typer.Option("--home", envvar="HPSEARCH_HOME", help="The directory of the studies.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and only that.")]
+Local = Annotated[
+    bool,
+    typer.Option("--local", help="Run trials one at a time without Ray, modules in this process."),
+]
+Address = Annotated[str | None, typer.Option("--address", help="The Ray cluster to join.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Take every warning about the file for an error.")]
+TrackingUri = Annotated[str | None, typer.Option("--tracking-uri", help="Where MLflow is.")]
+
+
+def console(as_json: bool) -> Console:
+    """The console of a command; with `as_json` it prints one object and nothing else."""
+    return Console(quiet=as_json, redact=redact)
+
+
+def find(home: Path, name: str) -> str:
+    """The name of a study that is there. Raises UsageError that names the studies there are."""
+    from hpsearch.study.home import Home
+
+    names = Home(home).names()
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    there = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
+    hint += f"there are: {there}" if names else "there are none; name the directory with --home"
+    raise UsageError(f"no study {name!r} in {home}", hint=hint)
+
+
+def look(home: Path, name: str) -> tuple[History, bool]:
+    """What the store of a study knows, and whether a driver owns it now."""
+    from hpsearch.study.home import Home
+
+    studies = Home(home)
+    owned = studies.is_owned(name)
+    return studies.history(name), owned
+
+
+def shown(history: History, owned: bool) -> answers.Json:
+    """A study as `show --json` prints it."""
+    return answers.show(history, owned=owned, tracking_uri=redact(history.tracking_uri))

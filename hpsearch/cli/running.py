@@ -1,0 +1,113 @@
+"""Commands that run studies: check, run, resume."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hpsearch.cli import options
+from hpsearch.cli.options import (
+    HOME,
+    Address,
+    AsJson,
+    File,
+    Local,
+    Name,
+    Place,
+    Strict,
+    TrackingUri,
+    find,
+    shown,
+)
+from hpsearch.errors import SpecError
+from hpsearch.redaction import redact
+from hpsearch.show import answers, lines
+from hpsearch.show.console import Console
+from hpsearch.track.uri import default_uri
+
+if TYPE_CHECKING:
+    from hpsearch.sweep import Options, Result
+
+
+def check(file: File, strict: Strict = False, as_json: AsJson = False) -> None:
+    """Say what a search-space file means, or every mistake in it."""
+    from hpsearch.spec.reading import read
+
+    with options.console(as_json) as console:
+        reading = read(file, strict=strict)
+        if as_json:
+            console.json(answers.check(reading))
+        else:
+            console.checked(reading)
+        if reading.spec is None:
+            raise SpecError(f"{file} is not valid: {lines.counted(len(reading.errors), 'error')}")
+
+
+def run(
+    file: File,
+    study: Annotated[str | None, typer.Option("--study", help="The study's name [FILE's stem-N].")] = None,
+    resume: Annotated[
+        Literal["auto", "never", "must"], typer.Option("--resume", help="Where the study exists: go on?")
+    ] = "never",
+    home: Place = HOME,
+    local: Local = False,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the study that a file describes, to its end."""
+    from hpsearch import sweep
+
+    wanted = sweep.Options(home, study, resume, local, address, tracking_uri, strict)
+    with options.console(as_json) as console:
+        try:
+            result = sweep.run(file, wanted, console)
+        except SpecError as error:
+            console.problems(str(file), error.problems)
+            raise
+        _end(console, wanted, result, as_json)
+
+
+def resume(
+    study: Name,
+    home: Place = HOME,
+    local: Local = False,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a study where it stopped."""
+    from hpsearch import sweep
+
+    wanted = sweep.Options(home, study, "must", local, address, tracking_uri)
+    with options.console(as_json) as console:
+        find(home, study)
+        _end(console, wanted, sweep.resume(study, wanted, console), as_json)
+
+
+def _end(console: Console, wanted: Options, result: Result, as_json: bool) -> None:
+    """Say how a run ended, and leave with the exit code that means it."""
+    from hpsearch.sweep import EXIT_CODES
+
+    history = result.history
+    uri = wanted.tracking_uri or history.tracking_uri
+    if as_json:
+        extra = {"undelivered": result.undelivered, "problem": result.problem and redact(result.problem)}
+        console.json(shown(history, False) | extra)
+    else:
+        commands = lines.commands(
+            history.study.name,
+            home=None if wanted.home == Path(os.environ.get("HPSEARCH_HOME") or HOME) else str(wanted.home),
+            embedded=uri == default_uri(wanted.home),
+            local=wanted.local,
+            address=wanted.address,
+            program=os.environ.get("HPSEARCH_PROGRAM", "hpsearch"),
+        )
+        console.summary(
+            lines.Summary(history, result.ending, result.undelivered, result.problem, redact(uri), commands)
+        )
+    raise typer.Exit(EXIT_CODES[result.ending.outcome])
