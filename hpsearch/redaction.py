@@ -1,8 +1,16 @@
-"""Texts without secrets: what is stored as a reason, logged, sent to MLflow or shown passes through here."""
+"""Texts without secrets: what is stored as a reason, logged, sent to MLflow or shown passes through here.
+
+A secret is known by what names it in the text, or by its value: that of an environment variable whose name
+says so, or the password in an address that a variable holds.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import quote, unquote
 
 _USER_INFO = re.compile(r"://[^/\s'\"]*@")
 # Only as the last part of a name: `hf_token` and `WANDB_API_KEY`, but neither `token_dim` nor `max_tokens`.
@@ -26,12 +34,47 @@ _SECRETS = tuple(
 )
 
 
-def redact(text: str) -> str:
+# A shorter value is a word that stands in many texts.
+SHORTEST = 6  # characters
+_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+# CREDENTIALS name a file in many environments, and a path is no secret.
+_SECRET_NAME = re.compile(
+    r"(?:^|[_-]|PG|MYSQL_)(?:pass(?:word|wd|phrase)?|token|secret|(?:api|access|private|secret)[_-]?key)$",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """The text without user names, passwords, tokens and keys; what names them stays."""
+    for value in sorted(known(environment), key=len, reverse=True):
+        text = text.replace(value, "***")
     text = _USER_INFO.sub("://", text)
     for secret in _SECRETS:
         text = secret.sub(_masked, text)
     return text
+
+
+def known(environment: Mapping[str, str]) -> set[str]:
+    """The values of an environment that no text may show, also as they stand in addresses."""
+    secrets: set[str] = set()
+    for name, value in environment.items():
+        if _names_a_secret(name):
+            secrets |= {value, value.strip(), quote(value, safe="")}
+        if "://" in value:
+            secrets |= set(_passwords(value))
+    return {secret for secret in secrets if len(secret) >= SHORTEST}
+
+
+def _passwords(address: str) -> Iterator[str]:
+    for password in _PASSWORD.findall(address):
+        yield password
+        yield unquote(password)
+
+
+@functools.lru_cache(maxsize=4096)
+def _names_a_secret(name: str) -> bool:
+    """Whether the last part of a name says so: WANDB_API_KEY and PGPASSWORD, not MAX_TOKENS."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def _masked(found: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hpsearch.redaction import redact
+from hpsearch.redaction import known, redact
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,29 @@ def test_a_json_text_stays_one() -> None:
 
 def test_a_long_text_takes_no_time() -> None:
     redact("a-b_" * 50_000 + "--" * 50_000 + 'name: "' * 20_000)
+
+
+@pytest.mark.parametrize(
+    ("environment", "secrets"),
+    [
+        ({"WANDB_API_KEY": "canary-1"}, {"canary-1"}),
+        ({"PGPASSWORD": "p@ss word"}, {"p@ss word", "p%40ss%20word"}),
+        ({"HPSEARCH_STORE": "postgresql://ann:h%40nter2@db/x"}, {"h%40nter2", "h@nter2"}),
+        ({"MLFLOW_TRACKING_TOKEN": "abc"}, set()),  # so short a text stands everywhere
+        ({"MAX_TOKENS": "canary-2", "HOME": "/home/ann", "KEY": "canary-3"}, set()),
+        ({"GOOGLE_APPLICATION_CREDENTIALS": "/home/ann/key.json"}, set()),
+    ],
+)
+def test_the_secrets_of_an_environment_are_known_by_their_names(
+    environment: dict[str, str], secrets: set[str]
+) -> None:
+    assert known(environment) == secrets
+    for secret in secrets:
+        assert redact(f"it said {secret!r}, twice {secret}", environment) == "it said '***', twice ***"
+
+
+def test_a_secret_that_holds_another_is_masked_whole() -> None:
+    assert (
+        redact("x canary-1-long y canary-1", {"A_TOKEN": "canary-1", "B_TOKEN": "canary-1-long"})
+        == "x *** y ***"
+    )
