@@ -17,7 +17,14 @@ OWN_WORDS = {"study/history.py", "study/sqlite.py"}
 FORBIDDEN = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput"),
     *("pickle.load", "pickle.loads", "marshal.loads", "dill.loads", "cloudpickle.loads", "joblib.load"),
-    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "shutil.rmtree", "Tuner.restore", "tune.Tuner.restore"),
+    *(
+        "yaml.load",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "shutil.rmtree",
+        "Tuner.restore",
+        "tune.Tuner.restore",
+    ),
 }
 
 
