@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
-
-from hpsearch.spec.model import Reading
-from hpsearch.spec.reading import parse
+from quick import in_a_second
 
 ENGINE = """\
 trainingInput:
@@ -132,13 +129,6 @@ WRONG = {
     "tabs": ("a:\n" + "\t" * 100_000, "a tab is used"),
     "a text of study words": ("studySpec" * 100_000, "without a value that ends"),
 }
-
-
-def in_a_second(text: str) -> Reading:
-    start = time.process_time()
-    reading = parse(text)
-    assert time.process_time() - start < 1
-    return reading
 
 
 @pytest.mark.parametrize("text", RIGHT.values(), ids=RIGHT.keys())
