@@ -138,6 +138,20 @@ def test_durations_have_units(text: str, seconds: float) -> None:
     assert good(f"limits: {{trialTimeout: {text}}}").limits.trial_timeout == seconds
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("0s", 0.0), ("90s", 90.0), ("null", None)])
+def test_reports_are_due_in_some_time_never_or_by_the_trials_own_pace(
+    text: str, seconds: float | None
+) -> None:
+    limits = good(f"limits: {{startupTimeout: {text}, progressTimeout: {text}}}").limits
+    assert limits.startup_timeout == limits.progress_timeout == seconds
+
+
+def test_a_trials_processes_and_output_are_bounded() -> None:
+    assert good("limits: {}").limits == Limits(max_processes=200, max_output=2**26)
+    limits = good("limits: {maxProcesses: 1000, maxOutput: 1Gi}").limits
+    assert (limits.max_processes, limits.max_output) == (1000, 2**30)
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
@@ -205,6 +219,9 @@ def test_the_measurement_that_counts_can_be_chosen(word: str, selection: Selecti
         ("resources: {memory: 1}", "1", "which is 1 byte", "did you mean 1Gi?"),
         ("limits: {trialTimeout: 30x}", "30x", "trialTimeout is 30x, not a duration", "30m"),
         ("limits: {trialTimeout: 0}", "0", "no time at all", "more than 0"),
+        ("limits: {progressTimeout: -1s}", "-1s", "progressTimeout is -1s, not a duration", "30m"),
+        ("limits: {maxProcesses: 0}", "0", "below 1", "1 or more"),
+        ("limits: {maxOutput: 5}", "5", "which is 5 bytes", "5Gi"),
         ("limits: {studyTimeout: -5s}", "-5s", "not a duration", "8h"),
         ("limits: {maxFailedTrials: -1}", "-1", "negative", "0 or more"),
         ("limits: {maxAttempts: 0}", "0", "below 1", "1 or more"),

@@ -43,7 +43,7 @@ ENGINE: dict[str, Any] = {
     "hpsearch": {
         "maxSteps": 100,
         "pruner": {"type": "CONVEX", "maxStepCount": 10},
-        "limits": {"trialTimeout": "30m", "gracePeriod": 3},
+        "limits": {"trialTimeout": "30m", "gracePeriod": 3, "progressTimeout": "0s", "maxOutput": "1Mi"},
         "resources": {"memory": "2Gi", "cpu": 0.5},
         "conditions": {"lr": {"o": ["a"]}},
         "workingDirectory": "TRIAL",
