@@ -20,13 +20,13 @@ from hpsearch.spec.reading import read
 from hpsearch.study.birth import check_name, free_name, git_sha, is_name, versions
 from hpsearch.study.history import History
 from hpsearch.study.home import Home
-from hpsearch.study.launching import trial_directory
+from hpsearch.study.journal import Journal
 from hpsearch.study.lineage import inherit
 from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search
 from hpsearch.study.store import Store
-from hpsearch.study.trial import Checkpoint, Entry, Known, Outcome, Study, StudyEnding, Trial
+from hpsearch.study.trial import Entry, Known, Outcome, Study, StudyEnding
 from hpsearch.track.outbox import Outbox
 from hpsearch.track.uri import default_uri
 from hpsearch.train.form import find
@@ -41,7 +41,6 @@ EXIT_CODES: Mapping[Outcome, int] = {
 DELIVERY = 60.0
 # The same where the study was interrupted and somebody waits for the process to go.
 INTERRUPTED_DELIVERY = 10.0
-KEEP_CHECKPOINTS = 2
 # The same where something failed, and a person waits for the message.
 FAREWELL = 5.0
 # Between two flushes to MLflow (seconds); each costs a request per running trial.
@@ -158,7 +157,7 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
         history = store.take(now(), options.tracking_uri)
         study = history.study
         with _tracked(store, history, options.home) as outbox:
-            journal = _Journal(store, watcher, history.trials)
+            journal = Journal(store, watcher.committed, history.trials)
             path = _python_path(study.spec, study.started_in)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
             search.restore(history.trials, history.attributes, history.known, history.last_ending)
@@ -229,36 +228,6 @@ def _tracked(store: Store, history: History, home: Path) -> Iterator[Outbox]:
     finally:
         outbox.close(FAREWELL)
         reader.close()
-
-
-class _Journal:
-    """The store, with others looking on: facts are shown when they are durable, never before."""
-
-    def __init__(self, store: Store, watcher: Watcher, trials: Sequence[Trial]) -> None:
-        self._store = store
-        self._watcher = watcher
-        self._known = {trial.number: list(trial.checkpoints) for trial in trials}
-
-    def commit(self, entries: Sequence[Entry]) -> None:
-        """Make facts durable, then show them."""
-        if any(isinstance(entry.fact, Checkpoint) for entry in entries):
-            with faults.point("ckpt.row"):
-                self._store.commit(entries)
-        else:
-            self._store.commit(entries)
-        self._watcher.committed(entries)
-        for entry in entries:
-            if isinstance(entry.fact, Checkpoint) and entry.trial is not None:
-                self._retire(entry.trial, entry.fact)
-
-    def _retire(self, number: int, newest: Checkpoint) -> None:
-        """Delete the files that a durable row supersedes, all but the newest two of a trial."""
-        known = self._known.setdefault(number, [])
-        known.append(newest)
-        while len(known) > KEEP_CHECKPOINTS:
-            # A file too many harms nobody, so a directory that refuses is no reason to fail.
-            with suppress(OSError):
-                (trial_directory(self._store.directory, number) / known.pop(0).name).unlink()
 
 
 def _valid_spec(file: Path, options: Options, watcher: Watcher) -> Spec:
