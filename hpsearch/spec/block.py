@@ -10,7 +10,7 @@ from hpsearch.spec.cloud_ml_engine import HyperparametersForm
 from hpsearch.spec.conditions import Conditions
 from hpsearch.spec.form import Form, Listed
 from hpsearch.spec.model import Algorithm, PruningRule, Selection
-from hpsearch.spec.quantities import Duration, Size
+from hpsearch.spec.quantities import Duration, Patience, Size
 from hpsearch.spec.scalars import (
     Boolean,
     Choice,
@@ -112,7 +112,7 @@ class ResourcesForm(Form):
 
     cpu: Annotated[_Amount | None, Field(description="CPUs, or a part of one; 1 by default.")] = None
     gpu: Annotated[_Amount | None, Field(description="GPUs, or a part of one.")] = None
-    memory: Annotated[Size | None, Field(description="Such as 2Gi or 512Mi.")] = None
+    memory: Annotated[Size | None, Field(description="Such as 2Gi or 512Mi; more stops a trial.")] = None
 
 
 class LimitsForm(Form):
@@ -120,15 +120,39 @@ class LimitsForm(Form):
 
     trial_timeout: Annotated[Duration | None, Field(description="How long one trial may run.")] = None
     study_timeout: Annotated[Duration | None, Field(description="How long the study may run.")] = None
+    startup_timeout: Annotated[
+        Patience | None,
+        Field(
+            description="When a trial's first report is due; 0s: never. By default one that neither reports,"
+            " prints nor computes for 10 minutes is taken for hung."
+        ),
+    ] = None
+    progress_timeout: Annotated[
+        Patience | None,
+        Field(
+            description="When its next report is due; 0s: never. By default one that neither reports, prints"
+            " nor computes for 10 minutes, or 20 times its usual interval, is taken for hung."
+        ),
+    ] = None
     max_failed_trials: Annotated[
         Count | None, Field(description="The study stops at so many failed trials; 0: when most fail.")
     ] = None
     max_attempts: Annotated[
         Positive | None,
-        Field(description="Executions of a trial whose process was lost, the first included."),
+        Field(
+            description="Executions of a trial that crashes, the first included; one that hangs or outgrows"
+            " its memory gets two at most. A lost node and a stopped driver do not count."
+        ),
     ] = None
     grace_period: Annotated[
         Duration | None, Field(description="Between SIGTERM and SIGKILL for a program; at most 5 minutes.")
+    ] = None
+    max_processes: Annotated[
+        Positive | None, Field(description="Processes of one trial at once; 200 by default.")
+    ] = None
+    max_output: Annotated[
+        Size | None,
+        Field(description="Of what a trial prints so much is kept, the last of it; 64Mi by default."),
     ] = None
 
 

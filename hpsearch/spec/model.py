@@ -276,8 +276,11 @@ class Program:
 class Limits:
     """Bounds of time (seconds) and failures; 0 failed trials means that the service decides.
 
-    `max_attempts`: executions of one trial whose process was lost, the first included.
+    `startup_timeout`, `progress_timeout`: within which the first and each further report is due; None: judged
+    by the trial's own pace and work, 0: never.
+    `max_attempts`: executions of one trial that crashed, the first included.
     `grace_period`: seconds between SIGTERM and SIGKILL for a program that must stop.
+    `max_processes` and `max_output` (bytes of what it prints that are kept) are those of one trial.
     """
 
     trial_timeout: float | None = None
@@ -285,6 +288,10 @@ class Limits:
     max_failed_trials: int = 0
     max_attempts: int = 3
     grace_period: float = 5.0
+    startup_timeout: float | None = None
+    progress_timeout: float | None = None
+    max_processes: int = 200
+    max_output: int = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 from hpsearch.spec.block import MAX_GRACE, BlockForm, LimitsForm, ResourcesForm, TrackingForm
 from hpsearch.spec.conditions import conditioned
@@ -130,7 +129,8 @@ def limits(block: BlockForm, draft: Draft, findings: Findings) -> Limits:
         place = form.at("gracePeriod")
         message = f"gracePeriod is {place.shown}: nobody would wait so long for a trial to stop"
         findings.error(place, message, "give 5m or less")
-    given: dict[str, Any] = {"max_attempts": form.max_attempts, "grace_period": form.grace_period}
+    names = ("max_attempts", "grace_period", "startup_timeout", "progress_timeout")
+    given = {name: getattr(form, name) for name in (*names, "max_processes", "max_output")}
     return Limits(
         trial_timeout=form.trial_timeout or draft.trial_timeout,
         study_timeout=form.study_timeout or draft.study_timeout,

@@ -29,6 +29,10 @@ def _duration(node: Node) -> float:
     return seconds
 
 
+def _patience(node: Node) -> float:
+    return 0.0 if scalar(node) in ("0", "0s") else _duration(node)
+
+
 def _size(node: Node) -> int:
     text = scalar(node)
     found = _SIZE.fullmatch(text)
@@ -47,9 +51,15 @@ def _size(node: Node) -> int:
 
 def _measured(pattern: re.Pattern[str]) -> JsonSchemaValue:
     """The JSON schema of a quantity: a plain number, or one with a unit."""
+    return _unit(pattern, {"exclusiveMinimum": 0})
+
+
+def _unit(pattern: re.Pattern[str], least: JsonSchemaValue) -> JsonSchemaValue:
     unit = {"type": "string", "pattern": f"^\\s*{pattern.pattern}\\s*$"}
-    return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, unit]}
+    return {"anyOf": [{"type": "number"} | least, unit]}
 
 
 Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_measured(_DURATION))]
+# How long to wait; 0 is for ever.
+Patience = Annotated[float, BeforeValidator(_patience), WithJsonSchema(_unit(_DURATION, {"minimum": 0}))]
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_measured(_SIZE))]

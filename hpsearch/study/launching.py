@@ -7,8 +7,11 @@ from pathlib import Path
 
 from hpsearch.spec.model import PruningRule, Resources
 from hpsearch.study.seeds import seed_of
-from hpsearch.study.trial import Checkpoint, Context, Launch, Study, Trial
+from hpsearch.study.trial import Attempt, Cause, Checkpoint, Context, Launch, Study, Trial
 
+# Chance may have been against it once: another trial's memory, a stalled disk.
+ONCE_AGAIN = (Cause.HUNG, Cause.OOM)
+MOST_PREEMPTIONS = 20
 KNOWN = 2  # checkpoints that a launch is told of, the newest first; the files of older ones are gone
 
 
@@ -42,7 +45,24 @@ def launch_of(study: Study, trial: Trial, resources: Resources, python_path: tup
         metrics=tuple(objective.metric for objective in spec.objectives),
         program=spec.program,
         grace=spec.limits.grace_period,
+        startup_timeout=spec.limits.startup_timeout,
+        progress_timeout=spec.limits.progress_timeout,
+        processes=spec.limits.max_processes,
+        output=spec.limits.max_output,
     )
+
+
+def are_spent(attempts: Iterable[Attempt], ended: Cause, most: int) -> bool:
+    """Whether the last of these attempts, which ended for that cause, was the last that the trial gets.
+
+    What was not the trial's own failure does not count, but for a trial that takes node after node with it.
+    """
+    causes = [*(each.cause for each in attempts), ended]
+    if ended in ONCE_AGAIN and causes.count(ended) > 1:
+        return True
+    if not ended.counts:
+        return causes.count(ended) > MOST_PREEMPTIONS
+    return sum(cause.counts for cause in causes) >= most
 
 
 def newest(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:

@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, Column, Float, ForeignKeyConstraint, Index, I
 from hpsearch.errors import StoreDamaged
 from hpsearch.study.trial import (
     Attempt,
+    Cause,
     Checkpoint,
     Ending,
     Entry,
@@ -25,7 +26,7 @@ from hpsearch.study.trial import (
     Trial,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Row = dict[str, Any]
 
@@ -118,6 +119,8 @@ attempt_table = _fact_table(
     Column("number", Integer),
     Column("started", BigInteger, nullable=False),
     Column("resumed_from", BigInteger),
+    Column("cause", Text, nullable=False),
+    Column("reason", Text, nullable=False),
     Column("epoch", Integer, nullable=False),
 )
 measurement_table = _fact_table(
@@ -195,7 +198,7 @@ def known_row(study: str, known: Known) -> Row:
         "params": json.dumps(dict(trial.params)),
         "sampler": json.dumps(dict(known.attributes)),
         "created": trial.created,
-        "attempts": json.dumps([[a.number, a.started, a.resumed_from] for a in trial.attempts]),
+        "attempts": json.dumps([_fields(each) for each in trial.attempts]),
         "measurements": json.dumps([[m.step, dict(m.metrics), m.time] for m in trial.measurements]),
         "state": str(ending.state),
         "reason": ending.reason,
@@ -208,10 +211,18 @@ def known_row(study: str, known: Known) -> Row:
 def known_of(row: Mapping[str, Any]) -> Known:
     """The known trial that a row holds."""
     trial = Trial(row["number"], row["uid"], json.loads(row["params"]), row["created"])
-    trial.attempts = [Attempt(*each) for each in json.loads(row["attempts"])]
+    trial.attempts = [_attempt(*each) for each in json.loads(row["attempts"])]
     trial.measurements = [Measurement(*each) for each in json.loads(row["measurements"])]
     trial.ending = Ending(State(row["state"]), row["reason"], row["ended"])
     return Known(trial, json.loads(row["sampler"]))
+
+
+def _fields(attempt: Attempt) -> list[int | str | None]:
+    return [attempt.number, attempt.started, attempt.resumed_from, str(attempt.cause), attempt.reason]
+
+
+def _attempt(number: int, started: int, resumed_from: int | None, cause: str, reason: str) -> Attempt:
+    return Attempt(number, started, resumed_from, Cause(cause), reason)
 
 
 def rows_of(study: str, entry: Entry, lsn: int, epoch: int) -> Iterable[tuple[Table, Row]]:
@@ -250,7 +261,8 @@ def _single_row(entry: Entry, epoch: int) -> tuple[Table, Row]:
             return trial_table, row | {"sampler": sampler}
         case Attempt():
             row = {"trial": trial, "number": fact.number, "started": fact.started}
-            return attempt_table, row | {"resumed_from": fact.resumed_from, "epoch": epoch}
+            row |= {"resumed_from": fact.resumed_from, "cause": str(fact.cause), "reason": fact.reason}
+            return attempt_table, row | {"epoch": epoch}
         case Checkpoint():
             row = {"trial": trial, "step": fact.step, "attempt": fact.attempt, "name": fact.name}
             return checkpoint_table, row | {"size": fact.size, "sha256": fact.sha256}
@@ -269,7 +281,8 @@ def fact_of(table: Table, row: Mapping[str, Any]) -> Fact:
         case "trial":
             return Trial(row["number"], row["uid"], json.loads(row["params"]), row["created"])
         case "attempt":
-            return Attempt(row["number"], row["started"], row["resumed_from"])
+            names = ("number", "started", "resumed_from", "cause", "reason")
+            return _attempt(*(row[name] for name in names))
         case "measurement":
             value = math.nan if row["value"] is None else row["value"]
             return Measurement(row["step"], {row["metric"]: value}, row["time"])

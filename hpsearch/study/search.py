@@ -16,11 +16,12 @@ from typing import Protocol
 from hpsearch import faults
 from hpsearch.spec.model import Objective
 from hpsearch.study.front import best_of
-from hpsearch.study.launching import launch_of, newest
+from hpsearch.study.launching import are_spent, launch_of, newest
 from hpsearch.study.pruning import Pruner
 from hpsearch.study.stopping import StoppingRule
 from hpsearch.study.trial import (
     Attempt,
+    Cause,
     Ending,
     Entry,
     Known,
@@ -142,7 +143,8 @@ class Search:
         if self._ending or len(self._live) >= self._slots or self._mute:
             return None
         if self._waiting:
-            return self._launch(self.trials[self._waiting.pop(0)], now, [])
+            waiting = self.trials[self._waiting.pop(0)]
+            return self._launch(waiting, now, [], Cause.DRIVER, "the driver ended before the trial")
         if self._all_started:
             return None
         number = self._first + len(self.trials)
@@ -197,19 +199,21 @@ class Search:
             self._journal.commit([Entry(number, ending)])
             self._end(trial, ending)
 
-    def lost(self, number: int, attempt: int, reason: str, now: int) -> Launch | None:
+    def lost(
+        self, number: int, attempt: int, reason: str, now: int, cause: Cause = Cause.CRASHED
+    ) -> Launch | None:
         """An attempt's process is gone: the launch of the next attempt, or None and the trial failed."""
         trial = self.trials[number]
         if number not in self._live or trial.attempts[-1].number != attempt:
             return None
         most = self.study.spec.limits.max_attempts
-        if len(trial.attempts) >= most:
-            self.finish(number, Ending(State.FAILED, f"{reason}, in attempt {attempt} of {most}", now))
+        if are_spent(trial.attempts, cause, most):
+            self.finish(number, Ending(State.FAILED, f"{reason}, in attempt {attempt} of {attempt}", now))
             return None
         if self._ending:
             return None
         self._live.discard(number)
-        return self._launch(trial, now, [])
+        return self._launch(trial, now, [], cause, reason)
 
     # -- the study as a whole -----------------------------------------------------------------------
 
@@ -263,9 +267,17 @@ class Search:
 
     # -- inside -------------------------------------------------------------------------------------
 
-    def _launch(self, trial: Trial, now: int, entries: list[Entry]) -> Launch:
+    def _launch(
+        self,
+        trial: Trial,
+        now: int,
+        entries: list[Entry],
+        cause: Cause = Cause.FIRST,
+        reason: str = "",
+    ) -> Launch:
         checkpoint = newest(trial.checkpoints)
-        attempt = Attempt(len(trial.attempts) + 1, now, checkpoint.step if checkpoint else None)
+        resumed_from = checkpoint.step if checkpoint else None
+        attempt = Attempt(len(trial.attempts) + 1, now, resumed_from, cause, reason)
         self._journal.commit([*entries, Entry(trial.number, attempt, attempt.number)])
         trial.attempts.append(attempt)
         self._live.add(trial.number)

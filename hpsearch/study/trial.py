@@ -82,13 +82,34 @@ class Ending:
     silent: bool = field(default=False, compare=False)
 
 
+class Cause(StrEnum):
+    """Why an attempt was started: the first, or what became of the one before it."""
+
+    FIRST = "first"
+    CRASHED = "crashed"  # its process or its worker died
+    HUNG = "hung"  # it neither reported nor worked for too long
+    OOM = "oom"  # it used more memory than it may
+    PREEMPTED = "preempted"  # its node was taken away
+    DRIVER = "driver"  # the driver stopped or was killed
+
+    @property
+    def counts(self) -> bool:
+        """Whether it was the trial's own failure, of which it may have so many and no more."""
+        return self in (Cause.CRASHED, Cause.HUNG, Cause.OOM)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One execution of a trial, from its start (milliseconds) and, where it resumed, a checkpoint's step."""
+    """One execution of a trial, from its start (milliseconds) and, where it resumed, a checkpoint's step.
+
+    `cause` is why it was started, `reason` says in words what became of the attempt before it.
+    """
 
     number: int
     started: int
     resumed_from: int | None = None
+    cause: Cause = Cause.FIRST
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -164,8 +185,10 @@ class Context:
 class Launch:
     """All that a runner needs to execute one attempt: plain data that travels as JSON.
 
-    `timeout` and `grace` (between SIGTERM and SIGKILL) are seconds. Unless `judged`, no decision waits for a
-    report, and reports may travel together. `metrics` are those of all objectives, `metric` the first.
+    `timeout` and `grace` (between SIGTERM and SIGKILL) are seconds, as are the times in which the first and
+    each further report is due; None: judged by the trial's own pace and work, 0: never.
+    Unless `judged`, no decision waits for a report, and reports may travel together. `metrics` are those of
+    all objectives, `metric` the first. `output` is how many bytes of what it prints are kept.
     """
 
     module: str
@@ -180,6 +203,10 @@ class Launch:
     metrics: tuple[str, ...] = ()
     program: Program = field(default_factory=Program)
     grace: float = 5.0
+    startup_timeout: float | None = None
+    progress_timeout: float | None = None
+    processes: int = 200
+    output: int = 1 << 26
 
     def to_json(self) -> dict[str, Any]:
         """The launch as JSON types; `from_json` is its inverse."""
@@ -201,6 +228,10 @@ class Launch:
             "metrics": list(self.metrics),
             "program": asdict(self.program),
             "grace": self.grace,
+            "startup_timeout": self.startup_timeout,
+            "progress_timeout": self.progress_timeout,
+            "processes": self.processes,
+            "output": self.output,
         }
 
     @classmethod
@@ -227,6 +258,10 @@ class Launch:
             metrics=tuple(data["metrics"]),
             program=Program(**program),
             grace=data["grace"],
+            startup_timeout=data["startup_timeout"],
+            progress_timeout=data["progress_timeout"],
+            processes=data["processes"],
+            output=data["output"],
         )
 
 

@@ -23,6 +23,7 @@ from hpsearch.study.search import Search
 from hpsearch.study.trial import (
     KEEP,
     Attempt,
+    Cause,
     Checkpoint,
     Decision,
     Ending,
@@ -204,7 +205,9 @@ def test_a_lost_attempt_goes_on_from_the_newest_checkpoint() -> None:
     assert launch.context.checkpoint_sha256 == "beef"
     assert launch.context.earlier == ((Path("/nowhere/trials/0000/checkpoints/a"), "dead"),)
     assert Launch.from_json(launch.to_json()) == launch
-    assert search.trials[0].attempts[-1] == Attempt(2, 3, resumed_from=20)
+    assert search.trials[0].attempts[-1] == Attempt(
+        2, 3, resumed_from=20, cause=Cause.CRASHED, reason="killed by signal 9"
+    )
 
 
 def test_a_trial_that_is_lost_too_often_has_failed() -> None:
@@ -216,6 +219,49 @@ def test_a_trial_that_is_lost_too_often_has_failed() -> None:
     assert ending
     assert ending.state is State.FAILED
     assert ending.reason == "its process was killed by signal 11, in attempt 2 of 2"
+
+
+def test_what_was_not_the_trials_own_failure_uses_up_no_attempt() -> None:
+    notebook = Notebook()
+    search = search_with(notebook, replace(SPEC, limits=Limits(max_attempts=2)))
+    launched(search)
+    attempt = 1
+    for _ in range(3):  # lives of the driver
+        for cause in (Cause.PREEMPTED, Cause.PREEMPTED):
+            assert search.lost(0, attempt, "its node was lost", 2, cause)
+            attempt += 1
+        trial = search.trials[0]
+        search = search_with(notebook, replace(SPEC, limits=Limits(max_attempts=2)))
+        search.restore([trial], {0: {}})
+        assert launched(search).context.attempt == attempt + 1
+        assert trial.attempts[-1].cause is Cause.DRIVER
+        attempt += 1
+    assert search.lost(0, attempt, "its process was killed", 3), "the first failure of two"
+    assert search.lost(0, attempt + 1, "its process was killed", 3) is None
+    ending = search.trials[0].ending
+    assert ending
+    assert ending.reason == "its process was killed, in attempt 11 of 11"
+
+
+@pytest.mark.parametrize("cause", [Cause.HUNG, Cause.OOM])
+def test_a_trial_that_hangs_or_outgrows_its_memory_is_tried_once_again(cause: Cause) -> None:
+    search = search_with(Notebook(), replace(SPEC, limits=Limits(max_attempts=9)))
+    launched(search)
+    assert search.lost(0, 1, "first", 2, cause)
+    assert search.lost(0, 2, "crash", 2)
+    assert search.lost(0, 3, "again", 2, cause) is None
+    assert search.trials[0].state is State.FAILED
+    assert [each.cause for each in search.trials[0].attempts] == [Cause.FIRST, cause, Cause.CRASHED]
+
+
+def test_a_trial_that_takes_every_node_with_it_is_given_up_in_the_end() -> None:
+    search = search_with(Notebook())
+    launched(search)
+    attempts = 1
+    while search.lost(0, attempts, "its node was lost", 2, Cause.PREEMPTED):
+        attempts += 1
+    assert attempts == 21
+    assert search.trials[0].state is State.FAILED
 
 
 def test_completed_without_a_finite_objective_is_a_failure() -> None:

@@ -26,6 +26,7 @@ from hpsearch.study.history import DATABASE, StoreReader, holds_study
 from hpsearch.study.store import Store, is_owned
 from hpsearch.study.trial import (
     Attempt,
+    Cause,
     Checkpoint,
     Ending,
     Entry,
@@ -339,7 +340,13 @@ sys.stdin.read()
 
 
 def test_the_trials_that_a_study_knows_from_its_start_are_read_back_and_proven(tmp_path: Path) -> None:
-    ended = Trial(7, "u-7", {"x": 0.25, "optimizer": "sgd"}, 5, [Attempt(1, 6), Attempt(2, 9, 10)])
+    ended = Trial(
+        7,
+        "u-7",
+        {"x": 0.25, "optimizer": "sgd"},
+        5,
+        [Attempt(1, 6), Attempt(2, 9, 10, Cause.OOM, "oom: 3 GiB")],
+    )
     ended.measurements = [
         Measurement(10, {"loss": math.nan, "acc": 0.5}, 7),
         Measurement(20, {"loss": 1.5}, 8),
