@@ -6,7 +6,10 @@ evidence that its fault really happened: a pid that died, a count above zero, a 
 
 from __future__ import annotations
 
+import fcntl
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,27 @@ def fired(request: pytest.FixtureRequest) -> Iterator[Fired]:
     missing = sorted(set(faults) - seen)
     # A test that failed has said more already.
     assert not missing or request.node.stash.get(FAILED, False), f"the faults {missing} never happened"
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded MLflow database as the product makes it, to be copied: MLflow's migrations take 10 seconds.
+
+    It is made once for all processes of a run.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base
+    path = shared / "mlflow-template" / "mlflow.db"
+    with (shared / "mlflow-template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            code = (
+                "import sys; from pathlib import Path; from hpsearch.track.runs import _make_database\n"
+                "_make_database(Path(sys.argv[1]), Path(sys.argv[2]))"
+            )
+            words = [sys.executable, "-W", "ignore", "-c", code, str(path), str(path.parent / "mlartifacts")]
+            subprocess.run(words, check=True, capture_output=True)
+    return path
 
 
 FAILED = pytest.StashKey[bool]()
