@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from typing import TypeVar
 
 from hpsearch.redaction import redact
@@ -12,10 +13,23 @@ from hpsearch.track import rows
 from hpsearch.track.ledger import Best, News, TrialNews
 from hpsearch.track.patience import Patience
 from hpsearch.track.rows import Point, Row
-from hpsearch.track.runs import ROWS_PER_REQUEST, Refused, Run, Runs
+from hpsearch.track.runs import ROWS_PER_REQUEST, Run, Runs
+from hpsearch.track.verdict import Refused
 
 Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
+
+
+class Forgotten(Exception):
+    """MLflow does not know the study any more: another database, or an older one."""
+
+
+class Fate(Enum):
+    """What became of a run that refused something."""
+
+    THERE = auto()
+    DELETED = auto()
+    RESTORED = auto()
 
 
 class Delivery:
@@ -35,6 +49,7 @@ class Delivery:
     def open(self, parent_run_id: str | None) -> bool:
         """Find the runs of this study or make its parent; False if MLflow had never heard of it."""
         insist = self._patience.insist
+        self._children, self._doubtful = {}, set()
         insist(self._runs.connect)
         insist(lambda: self._runs.open_experiment(rows.experiment_tags(self._study.spec), parent_run_id))
         parent = self._adopt(insist(lambda: self._runs.find(rows.STUDY_UID, self._study.uid)))
@@ -49,8 +64,15 @@ class Delivery:
         except Exception as error:  # its own thread: nobody else would hear of it
             _log.warning("the text of the study's file was not stored in MLflow: %s", error)
 
+    def mend(self, news: News) -> None:
+        """Close the runs of trials whose end was delivered once, and which MLflow takes for running."""
+        for told in news.trials.values():
+            run = self._children.get(told.uid)
+            if run and run.active and run.status == "RUNNING" and told.trial and told.trial.ending:
+                self._tell_trial(run, told)
+
     def tell(self, news: News) -> None:
-        """Deliver news; raises Abandoned when the time to close is over."""
+        """Deliver news; raises Abandoned when the time to close is over, Forgotten if all is to be told."""
         for number, told in news.trials.items():
             run = self._child(number, told)
             if run is not None:
@@ -70,7 +92,7 @@ class Delivery:
                 continue
             else:
                 first = self._children.setdefault(uid, run)
-                if run.status != "RUNNING":
+                if run.status != "RUNNING" and not run.interrupted:
                     run.forget()
             if first is not run and run.active:
                 self._drop(run)
@@ -117,9 +139,14 @@ class Delivery:
             return self._patience.ask(make)
         except Refused:
             # The experiment may have been deleted while we ran.
-            experiment = rows.experiment_tags(self._study.spec)
-            self._try("the experiment", lambda: self._runs.open_experiment(experiment, self.parent.run_id))
+            self._restore()
             return self._try(f"trial {trial.number}", make)
+
+    def _restore(self) -> None:
+        """Have the experiment back that a user deleted, and with it the runs that went with it."""
+        tags = rows.experiment_tags(self._study.spec)
+        if self._try("the experiment", lambda: self._runs.open_experiment(tags, self.parent.run_id)):
+            _log.warning("the experiment was deleted in MLflow; it is restored")
 
     def _settle(self, uid: str, tag: str, keep: Run) -> None:
         """Remove the second run that a request without an answer may have made."""
@@ -139,17 +166,24 @@ class Delivery:
     def _tell_trial(self, run: Run, told: TrialNews) -> None:
         trial = told.trial
         batch = rows.param_rows(trial.params) if trial and told.suggested else []
-        tags = run.unheard(rows.trial_tags(trial)) if trial else {}
+        tags = rows.trial_tags(trial) if trial else {}
+        back = run.interrupted
+        if back and trial and not trial.ending:
+            self._reopen(run)
+            tags |= rows.reopened_tags()
+        tags = run.unheard(tags)
         self._log(run, [*batch, *rows.tag_rows(tags), *told.points])
         run.tags.update(tags)
         if trial is None or trial.ending is None:
             return
-        self._end(run, rows.STATUS[trial.ending.state], trial.ending.time, again=False)
+        self._end(run, rows.STATUS[trial.ending.state], trial.ending.time, again=back)
         self._settle(trial.uid, rows.TRIAL_UID, run)
         run.forget()
 
     def _tell_study(self, news: News) -> None:
         parent, ending, best = self.parent, news.ending, news.best
+        # Also where no ending was ever written, and somebody else closed the run of a killed driver.
+        resumed = not ending and (news.resumed or (parent.interrupted and bool(news.trials)))
         tags: dict[str, str] = {}
         if best and (news.points or ending):
             child = self._children.get(best.uid)
@@ -158,7 +192,7 @@ class Delivery:
         if ending:
             tags |= rows.tags_of({"state": ending.outcome.value, "reason": ending.reason})
             batch += self._result(ending, best)
-        elif news.resumed:
+        elif resumed:
             tags |= {"state": "running", "reason": "resumed"}
         tags = parent.unheard(tags)
         self._log(parent, [*batch, *rows.tag_rows(tags)])
@@ -166,9 +200,23 @@ class Delivery:
         if ending:
             self._end(parent, rows.STUDY_STATUS[ending.outcome], ending.time, again=True)
             self._settle(self._study.uid, rows.STUDY_UID, parent)
-        elif news.resumed and parent.active and parent.status != "RUNNING":
-            self._try("the parent run", lambda: self._runs.reopen(parent.run_id))
-            parent.status = "RUNNING"
+            self._interrupt(news.unfinished, ending)
+        elif resumed and parent.active and parent.status != "RUNNING":
+            self._reopen(parent)
+
+    def _interrupt(self, unfinished: Sequence[str], ending: StudyEnding) -> None:
+        """Nobody works on these trials until a resume: their runs do not say that they run."""
+        for uid in unfinished:
+            run = self._children.get(uid)
+            if run is not None and run.status == "RUNNING":
+                tags = rows.interrupted_tags(ending.reason)
+                self._log(run, rows.tag_rows(tags))
+                run.tags.update(tags)
+                self._end(run, "KILLED", ending.time, again=False)
+
+    def _reopen(self, run: Run) -> None:
+        self._try(f"run {run.run_id}", lambda: self._runs.reopen(run.run_id))
+        run.status = "RUNNING"
 
     def _result(self, ending: StudyEnding, best: Best | None) -> list[Row]:
         """The best trial's objective, and at a final ending its params: they can be written only once."""
@@ -202,13 +250,15 @@ class Delivery:
             self._patience.ask(lambda: self._runs.log(run.run_id, some))
             return
         except Refused as refusal:
-            if self._is_gone(run, refusal):
+            fate = self._fate(run, refusal)
+            if fate is Fate.DELETED:
                 return
-            if len(some) == 1:
+            if fate is Fate.THERE and len(some) == 1:
                 self._refuse(f"{some[0]} of run {run.run_id}", refusal.message)
                 return
-        self._log_some(run, some[: len(some) // 2])
-        self._log_some(run, some[len(some) // 2 :])
+        parts = [some] if fate is Fate.RESTORED else [some[: len(some) // 2], some[len(some) // 2 :]]
+        for part in parts:
+            self._log_some(run, part)
 
     def _end(self, run: Run, status: str, time: int, *, again: bool) -> None:
         """Set a final status; `again` even if MLflow has it already, for the new time."""
@@ -218,14 +268,27 @@ class Delivery:
             self._patience.ask(lambda: self._runs.end(run.run_id, status, time))
             run.status = status
         except Refused as refusal:
-            if not self._is_gone(run, refusal):
-                self._refuse(f"the status of run {run.run_id}", refusal.message)
+            match self._fate(run, refusal):
+                case Fate.RESTORED:
+                    self._end(run, status, time, again=True)
+                case Fate.THERE:
+                    self._refuse(f"the status of run {run.run_id}", refusal.message)
 
-    def _is_gone(self, run: Run, refusal: Refused) -> bool:
-        if refusal.missing or self._patience.ask(lambda: self._runs.is_gone(run.run_id)):
-            run.active = False
-            _log.warning("run %s was deleted in MLflow; it is told nothing more", run.run_id)
-        return not run.active
+    def _fate(self, run: Run, refusal: Refused) -> Fate:
+        """Whether a user deleted the run, or its whole experiment, which is restored; raises Forgotten."""
+        if not refusal.missing and not self._is_gone(run):
+            return Fate.THERE
+        self._restore()
+        if not self._is_gone(run):
+            return Fate.RESTORED
+        if refusal.missing and self._patience.ask(lambda: self._runs.is_missing(self.parent.run_id)):
+            raise Forgotten
+        run.active = False
+        _log.warning("run %s was deleted in MLflow; it is told nothing more", run.run_id)
+        return Fate.DELETED
+
+    def _is_gone(self, run: Run) -> bool:
+        return self._patience.ask(lambda: self._runs.is_gone(run.run_id))
 
     def _try(self, subject: str, request: Callable[[], Answer]) -> Answer | None:
         try:

@@ -37,13 +37,15 @@ class News:
     """What some facts change: trials by number, and on the study's own run.
 
     `points`: improvements of the best; `best`: the best after them.
-    `ending`: the study ended, and nothing followed. `resumed`: something followed an ending.
+    `ending`: the study ended, and nothing followed; `unfinished`: the uids of trials that did not end with
+    it. `resumed`: something followed an ending.
     """
 
     trials: dict[int, TrialNews] = field(default_factory=dict)
     points: list[Point] = field(default_factory=list)
     best: Best | None = None
     ending: StudyEnding | None = None
+    unfinished: tuple[str, ...] = ()
     resumed: bool = False
 
 
@@ -72,6 +74,8 @@ class Ledger:
                     self._ended, news.ending, news.resumed = False, None, True
                 self._fold_trial(news, change.trial, change.fact)
         news.best = self._best
+        if news.ending:
+            news.unfinished = tuple(trial.uid for trial in self._live.values())
         return news
 
     def _fold_trial(self, news: News, number: int, fact: object) -> None:

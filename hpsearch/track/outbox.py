@@ -7,6 +7,7 @@ may be told again without harm (stored timestamps, runs found by tag), so the of
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,14 +17,16 @@ from hpsearch import faults
 from hpsearch.errors import HpsearchError, ServiceUnavailable
 from hpsearch.redaction import redact
 from hpsearch.study.trial import Change, Study
-from hpsearch.track.delivery import Delivery
+from hpsearch.track.delivery import Delivery, Forgotten
 from hpsearch.track.ledger import Ledger
 from hpsearch.track.patience import Abandoned, Patience
-from hpsearch.track.runs import THREAD_NAME, Runs, first_line
+from hpsearch.track.runs import THREAD_NAME, Runs
+from hpsearch.track.verdict import first_line
 
 PAGE = 5_000
 # How long the end waits for an artifact store that does not answer (seconds).
 KEEPING = 5.0
+GLANCE = 0.1  # seconds between two looks whether the end became more urgent
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class Outbox:
         parent_run_id: str | None,
         interval: float = 1.0,
     ) -> None:
+        self._study = study
         self._changes = changes
         self._interval = interval
         self._offset = offset
@@ -56,12 +60,10 @@ class Outbox:
         self._delivery = Delivery(study, self._runs, self._patience)
         self._ledger = Ledger(study.spec)
         self._drained = False
+        self._until = math.inf
         self._stopped: str | None = None
         self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
-        # An artifact store out of reach may hold its client for minutes: the metrics do not wait for it.
-        self._keeping = threading.Thread(
-            target=self._delivery.keep_spec, name=f"{THREAD_NAME}-spec", daemon=True
-        )
+        self._keeping = self._keeper()
 
     @property
     def offset(self) -> int:
@@ -87,24 +89,29 @@ class Outbox:
         """Start the thread and return at once."""
         self._thread.start()
 
+    def hasten(self, timeout: float) -> None:
+        """Let no close() wait longer than so many seconds from now, also one that waits already.
+
+        A signal's handler may call it: it takes no lock.
+        """
+        self._until = min(self._until, time.monotonic() + timeout)
+
     def close(self, timeout: float) -> bool:
         """Deliver what is committed, then stop; True if everything was delivered in time."""
-        deadline = time.monotonic() + timeout
-        self._patience.close(timeout)
-        for thread, longest in ((self._thread, timeout), (self._keeping, KEEPING)):
-            if thread.ident is not None:
-                thread.join(min(longest, max(0.0, deadline - time.monotonic())))
+        now = time.monotonic()
+        self._patience.close(max(0.0, min(timeout, self._until - now)))
+        self._join(self._thread, now + timeout)
+        self._join(self._keeping, now + min(timeout, KEEPING))
         return self._drained
+
+    def _join(self, thread: threading.Thread, deadline: float) -> None:
+        while thread.is_alive() and time.monotonic() < min(deadline, self._until):
+            thread.join(GLANCE)
 
     def _work(self) -> None:
         try:
-            if not self._delivery.open(self._parent_run_id):
-                # A tracking server that has never heard of the study is told all of it.
-                self._offset = 0
-            self._parent_run_id = self._delivery.parent.run_id
-            self._keeping.start()
-            self._learn()
-            self._follow()
+            while not self._drained:
+                self._deliver()
             self._runs.settle()
         except Abandoned:
             pass
@@ -113,6 +120,26 @@ class Outbox:
             self._stopped = f"the outbox stopped: {type(error).__name__}: {first_line(error)}"
             _log.exception("the outbox stopped; the facts wait in the store")
 
+    def _deliver(self) -> None:
+        """Find what MLflow has and tell it the rest, to the end or until it forgets the study."""
+        self._ledger = Ledger(self._study.spec)
+        try:
+            if not self._delivery.open(self._parent_run_id):
+                # A tracking server that has never heard of the study is told all of it.
+                self._offset = 0
+            self._parent_run_id = self._delivery.parent.run_id
+            self._keeping = self._keeper()
+            self._keeping.start()
+            self._learn()
+            self._follow()
+        except Forgotten:
+            _log.warning("MLflow has forgotten study %r: it is told all of it again", self._study.name)
+            self._offset, self._parent_run_id = 0, None
+
+    def _keeper(self) -> threading.Thread:
+        """An artifact store out of reach may hold its client for minutes: the metrics do not wait for it."""
+        return threading.Thread(target=self._delivery.keep_spec, name=f"{THREAD_NAME}-spec", daemon=True)
+
     def _learn(self) -> None:
         """Fold the facts that were delivered before, for the best so far and the trials still running."""
         after = 0
@@ -120,7 +147,7 @@ class Outbox:
             page = [change for change in self._read(after) if change.lsn <= self._offset]
             if not page:
                 return
-            self._ledger.fold(page)
+            self._delivery.mend(self._ledger.fold(page))
             after = page[-1].lsn
 
     def _follow(self) -> None:
@@ -130,7 +157,8 @@ class Outbox:
             page = self._read(self._offset)
             if page:
                 self._delivery.tell(self._ledger.fold(page))
-                with faults.point("outbox.offset"):
+                with faults.point("outbox.offset") as event:
+                    event.inside()
                     self._offset = page[-1].lsn
             elif closing:
                 self._drained = True
@@ -146,8 +174,10 @@ class Outbox:
 
     def _page(self, after: int) -> Sequence[Change]:
         try:
-            with faults.point("outbox.read"):
-                return self._changes(after, PAGE)
+            with faults.point("outbox.read") as event:
+                page = self._changes(after, PAGE)
+                event.inside()
+                return page
         except HpsearchError:
             raise
         # Whatever the store's driver says: the outbox outlives it.

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from hpsearch.errors import HpsearchError, ServiceUnavailable
+from hpsearch.track.verdict import Unauthorised
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 CLOSING_PAUSE = 0.5
 # A service that is away when the study ends is asked so often more: the facts wait in the store anyway.
 CLOSING_TRIES = 4
+# An answer that takes longer than this is trouble to be told, even while it may still come.
+SLOW = 15.0
 
 Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
@@ -26,18 +29,27 @@ class Abandoned(Exception):
 
 
 class Patience:
-    """Asks one service, one request at a time, from one thread; times are seconds.
-
-    `problem` is one line about what is wrong now, None when all is well.
-    """
+    """Asks one service, one request at a time, from one thread; times are seconds."""
 
     def __init__(self, service: str) -> None:
-        self.problem: str | None = None
+        self._problem: str | None = None
+        # What was warned of since the service last answered, and since when a request has been under way.
+        self._warned: set[type[HpsearchError]] = set()
+        self._asking: float | None = None
         self.closing = threading.Event()
         self._service = service
         self._deadline = 0.0
         # Its own generator: the global one belongs to whoever seeded it.
         self._random = random.Random()
+
+    @property
+    def problem(self) -> str | None:
+        """One line about what is wrong now, None when all is well."""
+        since = self._asking
+        waited = time.monotonic() - since if since is not None else 0.0
+        if self._problem is None and waited > SLOW:
+            return f"{self._service}: no answer for {waited:.0f} s"
+        return self._problem
 
     def close(self, timeout: float) -> None:
         """End all waiting within a time."""
@@ -60,6 +72,7 @@ class Patience:
             if self.closing.is_set() and (tries > CLOSING_TRIES or time.monotonic() >= self._deadline):
                 raise Abandoned
             try:
+                self._asking = time.monotonic()
                 answer = request()
             except trouble as error:
                 self._note(error)
@@ -68,6 +81,8 @@ class Patience:
             else:
                 self._relax()
                 return answer
+            finally:
+                self._asking = None
 
     def _wait(self, pause: float) -> None:
         if not self.closing.is_set():
@@ -76,11 +91,14 @@ class Patience:
         time.sleep(max(0.0, min(pause, CLOSING_PAUSE, self._deadline - time.monotonic())))
 
     def _note(self, error: HpsearchError) -> None:
-        if self.problem is None:
-            _log.warning("%s: %s; the facts wait in the store", self._service, error.message)
-        self.problem = f"{self._service}: {error.message}"
+        if type(error) not in self._warned and (self._problem is None or isinstance(error, Unauthorised)):
+            hint = f"; {error.hint}" if error.hint else ""
+            _log.warning("%s: %s; the facts wait in the store%s", self._service, error.message, hint)
+        self._warned.add(type(error))
+        self._problem = f"{self._service}: {error.message}"
 
     def _relax(self) -> None:
-        if self.problem is not None:
+        if self._problem is not None:
             _log.info("%s is back", self._service)
-        self.problem = None
+        self._problem = None
+        self._warned.clear()

@@ -18,6 +18,8 @@ STUDY_UID = "hpsearch.study_uid"
 TRIAL_UID = "hpsearch.trial_uid"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+# The tag `state` of a run whose driver stopped before its trial ended; a resume goes on with it.
+INTERRUPTED = "interrupted"
 
 # The limits of MLflow 3.17 (mlflow/utils/validation.py).
 NAME_LIMIT = 250
@@ -165,6 +167,16 @@ def trial_tags(trial: Trial) -> dict[str, str]:
         tags["reason"] = tags[NOTE] = trial.ending.reason
         tags["step"] = None if trial.step is None else str(trial.step)
     return tags_of(tags)
+
+
+def interrupted_tags(reason: str) -> dict[str, str]:
+    """What the run of a trial says whose driver stopped before its end."""
+    return tags_of({"state": INTERRUPTED, "reason": reason, NOTE: reason})
+
+
+def reopened_tags() -> dict[str, str]:
+    """The same when a later driver goes on with it."""
+    return {"state": State.RUNNING.value, "reason": "resumed", NOTE: "resumed"}
 
 
 def experiment_tags(spec: Spec) -> dict[str, str]:

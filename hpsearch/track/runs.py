@@ -9,45 +9,41 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import os
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hpsearch import faults
-from hpsearch.errors import HpsearchError, ServiceUnavailable
-from hpsearch.redaction import redact
-from hpsearch.track.rows import Param, Point, Row, Tag
+from hpsearch.errors import ServiceUnavailable
+from hpsearch.track.rows import INTERRUPTED, STUDY_UID, Param, Point, Row, Tag
 from hpsearch.track.uri import local_database
+from hpsearch.track.verdict import Refused, TimedOut, asked
 
 THREAD_NAME = "hpsearch-outbox"
 ROWS_PER_REQUEST = 1_000
+EXPERIMENTS_PER_REQUEST = 500
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     # The outbox backs off by itself; MLflow's own retries would hold one request for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # Else set_terminated prints to stdout and reads the run again, a second request.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
+# The time for one answer (seconds), read by MLflow at each request. It doubles while none comes in time: a
+# server that is slow rather than away would otherwise carry out every request and never be believed.
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+FIRST_TIMEOUT, LONGEST_TIMEOUT = 10, 80
+
 Answer = TypeVar("Answer")
-
-
-class Refused(HpsearchError):
-    """MLflow will never take this request; `missing` if what it names is not there."""
-
-    def __init__(self, message: str, *, missing: bool = False) -> None:
-        super().__init__(message)
-        self.missing = missing
 
 
 @dataclass(slots=True)
@@ -69,9 +65,14 @@ class Run:
         """Drop what only a live run needs, so that thousands of ended ones weigh little."""
         self.tags, self.params = {}, {}
 
+    @property
+    def interrupted(self) -> bool:
+        """True if it was closed because its driver stopped, not because its trial ended."""
+        return self.tags.get("state") == INTERRUPTED
+
 
 class Runs:
-    """The runs of one experiment."""
+    """The runs of one experiment; `running` looks at all of a server's."""
 
     def __init__(self, uri: str, experiment: str, artifact_root: Path | None) -> None:
         self._uri = uri
@@ -80,13 +81,18 @@ class Runs:
         self._experiment_id = ""
         self._client: Any = None
         self._entities: Any = None
+        self._timeout = FIRST_TIMEOUT
 
     def connect(self) -> None:
         """Import MLflow and open the store; a new database gets its tables here (seconds)."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        if TIMEOUT in os.environ:
+            self._timeout = LONGEST_TIMEOUT  # somebody has said what it is to be
+        else:
+            os.environ[TIMEOUT] = str(FIRST_TIMEOUT)
         warnings.filterwarnings("ignore", module=r"mlflow\.")
-        _asked(self._connect)
+        self._asked(self._connect)
 
     def _connect(self) -> None:
         import mlflow.entities
@@ -111,50 +117,70 @@ class Runs:
             ):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def open_experiment(self, tags: Mapping[str, str], run_id: str | None = None) -> None:
-        """Find the experiment, by a known run or by its name; restore a deleted one, make a missing one."""
-        experiment = _asked(lambda: self._client.get_experiment_by_name(self._experiment))
+    def open_experiment(self, tags: Mapping[str, str], run_id: str | None = None) -> bool:
+        """Find the experiment, by a known run or by its name; restore a deleted one, make a missing one.
+
+        True if it had to be restored or made.
+        """
+        experiment = self._asked(lambda: self._client.get_experiment_by_name(self._experiment))
         if run_id is not None:
             # A user may have renamed the experiment: its runs still know where they are.
             try:
-                home = _asked(lambda: self._client.get_run(run_id)).info.experiment_id
-                experiment = _asked(lambda: self._client.get_experiment(home))
+                home = self._asked(lambda: self._client.get_run(run_id)).info.experiment_id
+                experiment = self._asked(lambda: self._client.get_experiment(home))
             except Refused:
                 pass  # another tracking server than last time: the study is delivered anew
         if experiment is None:
             location = self._artifact_root.absolute().as_uri() if self._artifact_root else None
             self._experiment_id = str(
-                _asked(lambda: self._client.create_experiment(self._experiment, location, dict(tags)))
+                self._asked(lambda: self._client.create_experiment(self._experiment, location, dict(tags)))
             )
-            return
-        if experiment.lifecycle_stage != "active":
-            _asked(lambda: self._client.restore_experiment(experiment.experiment_id))
+            return True
+        deleted = experiment.lifecycle_stage != "active"
+        if deleted:
+            self._asked(lambda: self._client.restore_experiment(experiment.experiment_id))
         self._experiment_id = str(experiment.experiment_id)
+        return deleted
 
     def find(self, tag: str, text: str) -> list[Run]:
         """All runs with a tag, deleted ones too; those that hold most come first."""
-        found: list[Run] = []
-        token: str | None = None
-        while True:
-            page = _asked(lambda token=token: self._search(tag, text, token))  # type: ignore[misc]
-            found.extend(_run(run) for run in page)
-            token = page.token
-            if not token:
-                break
+        found = self._search([self._experiment_id], f"tags.`{tag}` = '{text}'", "ALL")
         return sorted(found, key=lambda run: (not run.active, -run.size, run.run_id))
 
-    def _search(self, tag: str, text: str, token: str | None) -> Any:
-        return self._client.search_runs(
-            [self._experiment_id],
-            filter_string=f"tags.`{tag}` = '{text}'",
-            run_view_type=self._entities.ViewType.ALL,
-            max_results=1_000,
-            page_token=token,
-        )
+    def running(self) -> list[Run]:
+        """The runs of any study, in any experiment, that MLflow takes for running."""
+        known = [str(e.experiment_id) for e in self._pages(self._experiments)]
+        wanted = f"attributes.status = 'RUNNING' and tags.`{STUDY_UID}` LIKE '%'"
+        found: list[Run] = []
+        for start in range(0, len(known), EXPERIMENTS_PER_REQUEST):
+            found += self._search(known[start : start + EXPERIMENTS_PER_REQUEST], wanted, "ACTIVE_ONLY")
+        return found
+
+    def _search(self, experiments: Sequence[str], wanted: str, view: str) -> list[Run]:
+        return [
+            _run(run)
+            for run in self._pages(
+                lambda token: self._client.search_runs(
+                    list(experiments), wanted, getattr(self._entities.ViewType, view), 1_000, None, token
+                )
+            )
+        ]
+
+    def _experiments(self, token: str | None) -> Any:
+        return self._client.search_experiments(max_results=1_000, page_token=token)
+
+    def _pages(self, ask: Callable[[str | None], Any]) -> Iterator[Any]:
+        token: str | None = None
+        while True:
+            page = self._asked(lambda token=token: ask(token))  # type: ignore[misc]
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def create(self, name: str, created: int, tags: Mapping[str, str]) -> Run:
         """Make a run that starts at a time (milliseconds) and has its tags from the first moment."""
-        answer = _asked(
+        answer = self._asked(
             lambda: faults.called(
                 "outbox.create_run",
                 lambda: self._client.create_run(
@@ -172,7 +198,7 @@ class Runs:
         metrics = [entities.Metric(r.name, r.value, r.time, r.step) for r in rows if isinstance(r, Point)]
         params = [entities.Param(r.name, r.text) for r in rows if isinstance(r, Param)]
         tags = [entities.RunTag(r.name, r.text) for r in rows if isinstance(r, Tag)]
-        _asked(
+        self._asked(
             lambda: faults.called(
                 "outbox.send",
                 lambda: self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags),
@@ -181,26 +207,44 @@ class Runs:
 
     def end(self, run_id: str, status: str, time: int) -> None:
         """Set a final status and the time it was reached (milliseconds)."""
-        _asked(lambda: self._client.set_terminated(run_id, status, time))
+        self._asked(lambda: self._client.set_terminated(run_id, status, time))
 
     def reopen(self, run_id: str) -> None:
         """Set a run to RUNNING again."""
-        _asked(lambda: self._client.update_run(run_id, "RUNNING"))
+        self._asked(lambda: self._client.update_run(run_id, "RUNNING"))
 
     def delete(self, run_id: str) -> None:
         """Delete a run (MLflow keeps it restorable)."""
-        _asked(lambda: self._client.delete_run(run_id))
+        self._asked(lambda: self._client.delete_run(run_id))
 
     def is_gone(self, run_id: str) -> bool:
-        """True if a user deleted the run."""
+        """True if a user deleted the run, restorable or for good."""
+        return self._stage(run_id) != "active"
+
+    def is_missing(self, run_id: str) -> bool:
+        """True if MLflow has never heard of the run, or has forgotten it."""
+        return self._stage(run_id) is None
+
+    def _stage(self, run_id: str) -> str | None:
         try:
-            return bool(_asked(lambda: self._client.get_run(run_id)).info.lifecycle_stage != "active")
+            return str(self._asked(lambda: self._client.get_run(run_id)).info.lifecycle_stage)
         except Refused as refusal:
-            return refusal.missing
+            if refusal.missing:
+                return None
+            raise
 
     def keep_text(self, run_id: str, text: str, name: str) -> None:
         """Store a text as an artifact of a run."""
-        _asked(lambda: self._client.log_text(run_id, text, name))
+        self._asked(lambda: self._client.log_text(run_id, text, name))
+
+    def _asked(self, request: Callable[[], Answer]) -> Answer:
+        try:
+            return asked(request)
+        except TimedOut:
+            if self._timeout < LONGEST_TIMEOUT:
+                self._timeout = min(2 * self._timeout, LONGEST_TIMEOUT)
+                os.environ[TIMEOUT] = str(self._timeout)
+            raise
 
 
 def _make_database(path: Path, artifact_root: Path) -> None:
@@ -241,38 +285,3 @@ def _unless_mlflow_here(record: logging.LogRecord) -> bool:
     """Drop what MLflow logs in the outbox's threads: the outbox says in its own words what went wrong."""
     ours = (record.threadName or "").startswith(THREAD_NAME)
     return not ours or record.name.startswith("hpsearch")
-
-
-def _asked(request: Callable[[], Answer]) -> Answer:
-    """The answer to a request, its errors told apart."""
-    try:
-        return request()
-    except HpsearchError:
-        raise
-    # A foreign service, its client, a database driver, a proxy's garbage: anything may come out of it.
-    except Exception as error:
-        raise _verdict(error) from error
-
-
-def _verdict(error: Exception) -> HpsearchError:
-    code = getattr(error, "error_code", "")
-    message = first_line(error)
-    if code == "RESOURCE_DOES_NOT_EXIST":
-        return Refused(message, missing=True)
-    if code == "BAD_REQUEST" and error.__cause__ is not None:
-        # MLflow gives this code to whatever the database says, a lost connection included.
-        refused = type(error.__cause__).__name__ in ("DataError", "IntegrityError")
-    elif isinstance(error, ValueError | TypeError | OverflowError):
-        # protobuf refuses a value; broken JSON is a proxy's answer instead.
-        refused = not isinstance(error, json.JSONDecodeError)
-    else:
-        refused = code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
-    return Refused(message) if refused else ServiceUnavailable(message)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, without secrets and of a length to be shown."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    text = redact(text)
-    # Wrapped errors name the service first and the cause last.
-    return text if len(text) <= 300 else f"{text[:160]} … {text[-130:]}"

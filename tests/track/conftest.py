@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from mlflow_facts import Facts, Tracking, make_facts
+from tcp_proxy import Proxy
+from tracking_server import Server
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +58,37 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     for name in ("create_run", "log_batch", "update_run_info", "get_run", "search_runs", "set_tag"):
         monkeypatch.setattr(SqlAlchemyStore, name, counting(name, getattr(SqlAlchemyStore, name)))
     yield counted
+
+
+@pytest.fixture(scope="session")
+def long_lived(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Tracking]]:
+    """One `mlflow server` for all tests that do not kill it: to start one costs ten seconds."""
+    path = tmp_path_factory.mktemp("server") / "mlflow.db"
+    shutil.copy(template, path)
+    server = Server(path)
+    server.start()
+    yield server, Tracking(path)
+    server.kill()
+
+
+@pytest.fixture
+def proxy(long_lived: tuple[Server, Tracking]) -> Iterator[Proxy]:
+    """A proxy before the long-lived server, whose database is empty again."""
+    server, served = long_lived
+    served.wipe()
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def served(long_lived: tuple[Server, Tracking]) -> Tracking:
+    """What the long-lived server has."""
+    return long_lived[1]
+
+
+@pytest.fixture
+def remote(proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Facts:
+    """Facts of a study that is told to the long-lived server through the proxy, with short pauses."""
+    monkeypatch.setattr("hpsearch.track.patience.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("hpsearch.track.patience.LONGEST_PAUSE", 0.05)
+    return make_facts(tmp_path, proxy.uri)

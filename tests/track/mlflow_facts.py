@@ -96,6 +96,13 @@ class Tracking:
         with closing(sqlite3.connect(self.path)) as database:
             return database.execute(query, values).fetchall()
 
+    def wipe(self) -> None:
+        """Forget all runs and experiments but the default one."""
+        with closing(sqlite3.connect(self.path, timeout=30)) as database, database:
+            for table in ("metrics", "latest_metrics", "params", "tags", "runs", "experiment_tags"):
+                database.execute(f"delete from {table}")
+            database.execute("delete from experiments where experiment_id > 0")
+
     def run_ids(self, tag: str = "hpsearch.trial_uid") -> dict[str, str]:
         """The active runs with a tag: text -> run id; fails if two runs have the same text."""
         query = (
