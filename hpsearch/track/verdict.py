@@ -66,8 +66,8 @@ def verdict(error: Exception) -> HpsearchError:
         refused = code in ("INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
     if refused:
         return Refused(message)
-    late = "Timeout" in type(error.__cause__).__name__
-    return TimedOut(message) if late else ServiceUnavailable(message)
+    # Without retries of its own the client wraps this, too, as too many of them.
+    return TimedOut(message) if "timed out" in str(error) else ServiceUnavailable(message)
 
 
 def first_line(error: Exception) -> str:
