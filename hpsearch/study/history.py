@@ -5,6 +5,7 @@ Part of the SQLAlchemy door: every row is proven by its checksum as it is read, 
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,9 @@ from hpsearch.study.trial import (
 )
 
 DATABASE = "study.db"
+
+# A text is a Spec for ever, and a driver reads its study more than once.
+_parse = functools.lru_cache(maxsize=8)(parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +241,7 @@ def _study_row(connection: Connection) -> Row:
 
 
 def _study(row: Row, directory: Path) -> Study:
-    reading = parse(row["spec_text"], row["spec_source"])
+    reading = _parse(row["spec_text"], row["spec_source"])
     if reading.spec is None:
         raise StoreDamaged(f"the file stored with study {row['name']!r} is not valid any more")
     return Study(
