@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from hpsearch import faults
-from hpsearch.errors import HpsearchError, SpecError, UsageError
+from hpsearch.errors import HpsearchError, Interrupted, SpecError, UsageError
 from hpsearch.run.contract import find_command, shared_directory
 from hpsearch.run.local import now
-from hpsearch.run.signals import heard_signals
+from hpsearch.run.signals import heard, heard_signals
 from hpsearch.spec.model import Problem, Spec
 from hpsearch.spec.reading import read
 from hpsearch.study.birth import check_name, free_name, git_sha, is_name, versions
@@ -41,6 +41,8 @@ EXIT_CODES: Mapping[Outcome, int] = {
 DELIVERY = 60.0
 # The same where the study was interrupted and somebody waits for the process to go.
 INTERRUPTED_DELIVERY = 10.0
+# The same from a signal on, its trials' last checkpoints and Ray's end included.
+SIGNALLED_DELIVERY = 17.0
 # The same where something failed, and a person waits for the message.
 FAREWELL = 5.0
 # Between two flushes to MLflow (seconds); each costs a request per running trial.
@@ -118,6 +120,7 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     )
     uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
     known = _known(spec, options.home)
+    _be_wanted()
     return _drive(Home(options.home).create(study, uri, known), options, watcher, resumed=False)
 
 
@@ -149,7 +152,14 @@ def resume(name: str, options: Options, watcher: Watcher) -> Result:
 
     Raises UsageError (no such study), StudyBusy, StoreDamaged, ServiceUnavailable, Interrupted.
     """
+    _be_wanted()
     return _drive(Home(options.home).open(name), options, watcher, resumed=True)
+
+
+def _be_wanted() -> None:
+    """Raise Interrupted if a signal came before there is anything to stop in order."""
+    if reason := heard():
+        raise Interrupted(f"{reason} before the study was opened", hint="the same command starts again")
 
 
 def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -> Result:
@@ -161,7 +171,12 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
             path = _python_path(study.spec, study.started_in)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
             search.restore(history.trials, history.attributes, history.known, history.last_ending)
-            with heard_signals(lambda reason: search.stop(Outcome.INTERRUPTED, reason, now())):
+
+            def stop(reason: str) -> None:
+                search.stop(Outcome.INTERRUPTED, reason, now())
+                outbox.hasten(SIGNALLED_DELIVERY)
+
+            with heard_signals(stop):
                 try:
                     watcher.started(study, search, history.tracking_uri, resumed)
                     ending = _run_to_end(search, options)

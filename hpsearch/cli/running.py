@@ -24,6 +24,7 @@ from hpsearch.cli.options import (
 )
 from hpsearch.errors import SpecError
 from hpsearch.redaction import redact
+from hpsearch.run.signals import heard_signals
 from hpsearch.show import answers, lines
 from hpsearch.show.console import Console
 from hpsearch.track.uri import default_uri
@@ -60,10 +61,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the study that a file describes, to its end."""
-    from hpsearch import sweep
+    # Signals are heard from here on: the imports alone take seconds.
+    with heard_signals(), options.console(as_json) as console:
+        from hpsearch import sweep
 
-    wanted = sweep.Options(home, study, resume, local, address, tracking_uri, strict)
-    with options.console(as_json) as console:
+        wanted = sweep.Options(home, study, resume, local, address, tracking_uri, strict)
         try:
             result = sweep.run(file, wanted, console)
         except SpecError as error:
@@ -81,10 +83,10 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study where it stopped."""
-    from hpsearch import sweep
+    with heard_signals(), options.console(as_json) as console:
+        from hpsearch import sweep
 
-    wanted = sweep.Options(home, study, "must", local, address, tracking_uri)
-    with options.console(as_json) as console:
+        wanted = sweep.Options(home, study, "must", local, address, tracking_uri)
         find(home, study)
         _end(console, wanted, sweep.resume(study, wanted, console), as_json)
 
