@@ -122,19 +122,23 @@ class Outbox:
 
     def _deliver(self) -> None:
         """Find what MLflow has and tell it the rest, to the end or until it forgets the study."""
-        self._ledger = Ledger(self._study.spec)
         try:
-            if not self._delivery.open(self._parent_run_id):
-                # A tracking server that has never heard of the study is told all of it.
-                self._offset = 0
-            self._parent_run_id = self._delivery.parent.run_id
-            self._keeping = self._keeper()
-            self._keeping.start()
-            self._learn()
+            self._open()
             self._follow()
         except Forgotten:
             _log.warning("MLflow has forgotten study %r: it is told all of it again", self._study.name)
             self._offset, self._parent_run_id = 0, None
+
+    def _open(self) -> None:
+        """Find what MLflow has, and know again what it was told."""
+        self._ledger = Ledger(self._study.spec)
+        if not self._delivery.open(self._parent_run_id):
+            # A tracking server that has never heard of the study is told all of it.
+            self._offset = 0
+        self._parent_run_id = self._delivery.parent.run_id
+        self._keeping = self._keeper()
+        self._keeping.start()
+        self._learn()
 
     def _keeper(self) -> threading.Thread:
         """An artifact store out of reach may hold its client for minutes: the metrics do not wait for it."""
@@ -154,16 +158,21 @@ class Outbox:
         while True:
             # Looked at before reading: what was committed before close() is in the page.
             closing = self._patience.closing.is_set()
-            page = self._read(self._offset)
-            if page:
-                self._delivery.tell(self._ledger.fold(page))
-                with faults.point("outbox.offset") as event:
-                    event.inside()
-                    self._offset = page[-1].lsn
-            elif closing:
+            told = self._step()
+            if not told and closing:
                 self._drained = True
                 return
-            self._rest(len(page))
+            self._rest(told)
+
+    def _step(self) -> int:
+        """Deliver one page of what was committed; how many facts it held."""
+        page = self._read(self._offset)
+        if page:
+            self._delivery.tell(self._ledger.fold(page))
+            with faults.point("outbox.offset") as event:
+                event.inside()
+                self._offset = page[-1].lsn
+        return len(page)
 
     def _rest(self, delivered: int) -> None:
         if delivered < PAGE:
