@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +27,8 @@ from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search
 from hpsearch.study.store import Store
 from hpsearch.study.trial import Entry, Known, Outcome, Study, StudyEnding
-from hpsearch.track.outbox import Outbox
+from hpsearch.track.following import following
+from hpsearch.track.probe import require
 from hpsearch.track.uri import default_uri
 from hpsearch.train.form import find
 
@@ -43,8 +44,6 @@ DELIVERY = 60.0
 INTERRUPTED_DELIVERY = 10.0
 # The same from a signal on, its trials' last checkpoints and Ray's end included.
 SIGNALLED_DELIVERY = 17.0
-# The same where something failed, and a person waits for the message.
-FAREWELL = 5.0
 # Between two flushes to MLflow (seconds); each costs a request per running trial.
 FLUSH = 2.0
 
@@ -119,6 +118,8 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
         started_in=str(Path.cwd()),
     )
     uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
+    if spec.tracking.strict:
+        require(uri)
     known = _known(spec, options.home)
     _be_wanted()
     return _drive(Home(options.home).create(study, uri, known), options, watcher, resumed=False)
@@ -166,7 +167,9 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
     try:
         history = store.take(now(), options.tracking_uri)
         study = history.study
-        with _tracked(store, history, options.home) as outbox:
+        if resumed and study.spec.tracking.strict:
+            require(history.tracking_uri)
+        with following(store, history, options.home, interval=FLUSH) as outbox:
             journal = Journal(store, watcher.committed, history.trials)
             path = _python_path(study.spec, study.started_in)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
@@ -218,31 +221,6 @@ def _execute(search: Search, options: Options) -> None:
         from hpsearch.run import cluster
 
         cluster.run(search, address=options.address)
-
-
-@contextmanager
-def _tracked(store: Store, history: History, home: Path) -> Iterator[Outbox]:
-    """An outbox that follows the store, and whose progress the store keeps."""
-    study, uri = history.study, history.tracking_uri
-    embedded = uri == default_uri(home)
-    reader = Home(home).reader(study.name)
-    outbox = Outbox(
-        study,
-        reader.changes,
-        uri=uri,
-        artifact_root=home.absolute() / "mlartifacts" if embedded else None,
-        experiment=study.spec.tracking.experiment or Path(study.spec.source).stem,
-        offset=history.offset,
-        parent_run_id=history.parent_run_id,
-        interval=FLUSH,
-    )
-    store.progress = lambda: (outbox.offset, outbox.parent_run_id)
-    outbox.start()
-    try:
-        yield outbox
-    finally:
-        outbox.close(FAREWELL)
-        reader.close()
 
 
 def _valid_spec(file: Path, options: Options, watcher: Watcher) -> Spec:

@@ -163,6 +163,10 @@ class TrackingForm(Form):
     experiment: Annotated[Text | None, Field(description="The experiment's name; the file's otherwise.")] = (
         None
     )
+    strict: Annotated[
+        Boolean | None,
+        Field(description="Do not start while MLflow cannot be reached; otherwise the facts wait for it."),
+    ] = None
 
 
 class BlockForm(Form):

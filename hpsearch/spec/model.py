@@ -296,10 +296,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """Where MLflow is and what its experiment is called; None: the embedded default, the file's stem."""
+    """Where MLflow is and what its experiment is called; None: the embedded default, the file's stem.
+
+    `strict`: a study does not start while MLflow cannot be reached.
+    """
 
     uri: str | None = None
     experiment: str | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)

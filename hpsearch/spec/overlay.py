@@ -142,4 +142,4 @@ def limits(block: BlockForm, draft: Draft, findings: Findings) -> Limits:
 def tracking(block: BlockForm) -> Tracking:
     """Where MLflow is, and the experiment's name."""
     form = block.tracking or TrackingForm.empty()
-    return Tracking(form.uri or None, form.experiment or None)
+    return Tracking(form.uri or None, form.experiment or None, bool(form.strict))

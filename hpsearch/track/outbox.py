@@ -60,6 +60,7 @@ class Outbox:
         self._delivery = Delivery(study, self._runs, self._patience)
         self._ledger = Ledger(study.spec)
         self._drained = False
+        self._told = 0
         self._until = math.inf
         self._stopped: str | None = None
         self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
@@ -69,6 +70,11 @@ class Outbox:
     def offset(self) -> int:
         """Every fact with an lsn up to this one is in MLflow."""
         return self._offset
+
+    @property
+    def told(self) -> int:
+        """How many facts it has delivered, those told again included."""
+        return self._told
 
     @property
     def parent_run_id(self) -> str | None:
@@ -96,17 +102,22 @@ class Outbox:
         """
         self._until = min(self._until, time.monotonic() + timeout)
 
-    def close(self, timeout: float) -> bool:
-        """Deliver what is committed, then stop; True if everything was delivered in time."""
+    def close(self, timeout: float, pulse: Callable[[], None] | None = None) -> bool:
+        """Deliver what is committed, then stop; True if everything was delivered in time.
+
+        `pulse` is called many times meanwhile, on this thread.
+        """
         now = time.monotonic()
         self._patience.close(max(0.0, min(timeout, self._until - now)))
-        self._join(self._thread, now + timeout)
-        self._join(self._keeping, now + min(timeout, KEEPING))
+        self._join(self._thread, now + timeout, pulse)
+        self._join(self._keeping, min(now + timeout, time.monotonic() + KEEPING), pulse)
         return self._drained
 
-    def _join(self, thread: threading.Thread, deadline: float) -> None:
+    def _join(self, thread: threading.Thread, deadline: float, pulse: Callable[[], None] | None) -> None:
         while thread.is_alive() and time.monotonic() < min(deadline, self._until):
             thread.join(GLANCE)
+            if pulse:
+                pulse()
 
     def _work(self) -> None:
         try:
@@ -172,6 +183,7 @@ class Outbox:
             with faults.point("outbox.offset") as event:
                 event.inside()
                 self._offset = page[-1].lsn
+            self._told += len(page)
         return len(page)
 
     def _rest(self, delivered: int) -> None:

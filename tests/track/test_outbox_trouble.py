@@ -86,27 +86,6 @@ def test_an_outage_is_said_once_without_secrets_and_nothing_is_lost(
     assert "secret" not in caplog.text
 
 
-def test_a_locked_database_is_waited_for(
-    facts: Facts, tracking: Tracking, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    import sqlite3
-    from contextlib import closing
-
-    monkeypatch.setattr("hpsearch.track.patience.FIRST_PAUSE", 0.01)
-    facts.deliver()
-    facts.trial(0, loss=0.5)
-    with closing(sqlite3.connect(tracking.path)) as other:
-        other.execute("begin exclusive")
-        outbox = facts.outbox()
-        outbox.start()
-        time.sleep(0.3)
-        assert outbox.offset == 0
-        other.rollback()
-    assert outbox.close(25)
-    assert_delivered(facts, tracking, 1)
-    assert capfd.readouterr() == ("", "")
-
-
 def test_a_store_that_cannot_be_read_is_a_problem_and_not_the_end(facts: Facts, tracking: Tracking) -> None:
     facts.trial(0, loss=0.5)
     read, broken = facts.read, [True]
