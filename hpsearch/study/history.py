@@ -1,4 +1,4 @@
-"""The reading side of the store: a study's database opened with its settings, and its facts folded.
+"""The reading side of the store: a study's facts, read in order and folded.
 
 Part of the SQLAlchemy door: every row is proven by its checksum as it is read, and none may be missing.
 """
@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import functools
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import StoreDamaged, UsageError
 from hpsearch.spec.reading import parse
+from hpsearch.study.database import Database
 from hpsearch.study.schema import (
     FACT_TABLES,
     SCHEMA_VERSION,
@@ -31,6 +30,7 @@ from hpsearch.study.schema import (
     trial_table,
     verify,
 )
+from hpsearch.study.sqlite import SqliteFile
 from hpsearch.study.trial import (
     Attempt,
     Change,
@@ -43,7 +43,7 @@ from hpsearch.study.trial import (
     Trial,
 )
 
-DATABASE = "study.db"
+Place = Path | Database
 
 # A text is a Spec for ever, and a driver reads its study more than once.
 _parse = functools.lru_cache(maxsize=8)(parse)
@@ -72,21 +72,22 @@ class History:
 class StoreReader:
     """The reading side, for the outbox and the commands: read-only, in short transactions."""
 
-    def __init__(self, directory: Path) -> None:
-        require_study(directory)
-        self.directory = directory
-        self._engine = open_database(directory / DATABASE, read_only=True)
+    def __init__(self, where: Place) -> None:
+        require_study(where)
+        self._database = database_of(where)
+        self._engine = self._database.engine(read_only=True)
 
     def history(self) -> History:
-        """Everything the store knows, every row verified. Raises StoreDamaged."""
-        with reading(self.directory), self._engine.connect() as connection:
-            return read_history(connection, self.directory)
+        """Everything the store knows, every row verified. Raises StoreDamaged, ServiceUnavailable."""
+        with reading(self._database), self._engine.connect() as connection:
+            return read_history(connection, self._database)
 
     def changes(self, after: int, limit: int) -> Sequence[Change]:
         """The committed facts with after < lsn <= after + limit, in that order."""
-        with reading(self.directory), self._engine.connect() as connection:
-            study, lsn = connection.execute(select(lease_table.c.study, lease_table.c.lsn)).one()
-            if lsn <= after:
+        with reading(self._database), self._engine.connect() as connection:
+            study = self._database.study(connection)
+            ours = lease_table.c.study == study
+            if connection.execute(select(lease_table.c.lsn).where(ours)).scalar_one() <= after:
                 return ()
             return [change for change, _ in _changes(connection, study, after, after + limit)]
 
@@ -95,73 +96,33 @@ class StoreReader:
         self._engine.dispose()
 
 
-def holds_study(directory: Path) -> bool:
-    """True if the directory holds a study; a database that a crash left without tables is none."""
-    path = directory / DATABASE
-    if not path.is_file():
-        return False
-    engine = open_database(path, read_only=True)
-    try:
-        with engine.connect() as connection:
-            return inspect(connection).has_table(study_table.name)
-    except DBAPIError as error:
-        raise StoreDamaged(f"{path} cannot be read: {error.orig}", hint="restore it from a backup") from error
-    finally:
-        engine.dispose()
+def holds_study(where: Place) -> bool:
+    """Whether there is a study: a directory with the file of its store, or a place in another database."""
+    return database_of(where).holds_study()
 
 
-def require_study(directory: Path) -> None:
-    if not holds_study(directory):
+def require_study(where: Place) -> None:
+    """Raise UsageError if there is no study."""
+    database = database_of(where)
+    if not database.holds_study():
         raise UsageError(
-            f"no study {directory.name!r} in {directory.parent}",
+            f"no study {database.directory.name!r} in {database.among}",
             hint="`hpsearch list` names the studies here",
         )
 
 
-def open_database(path: Path, *, read_only: bool = False) -> Engine:
-    """An engine for one SQLite file, with the settings that make a commit durable, read back."""
-    mode = "ro" if read_only else "rwc"
-
-    def connect() -> sqlite3.Connection:
-        uri = f"{path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
-        _settings(connection, read_only)
-        return connection
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool if read_only else StaticPool)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # Python's driver begins late and deferred: a write lock taken in mid-transaction can fail.
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    if not read_only and not path.exists():
-        path.touch(mode=0o600)
-    return engine
-
-
-def _settings(connection: sqlite3.Connection, read_only: bool) -> None:
-    if read_only:
-        connection.execute("PRAGMA query_only=ON")
-        return
-    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
-    for name, value in wanted.items():
-        connection.execute(f"PRAGMA {name}={value}")
-        found = connection.execute(f"PRAGMA {name}").fetchone()[0]
-        if found != value:
-            raise StoreDamaged(f"SQLite says {name}={found} where {value} is needed for durable commits")
+def database_of(where: Place) -> Database:
+    """The database that a place means; a directory is that of a SQLite file."""
+    return SqliteFile(where) if isinstance(where, Path) else where
 
 
 @contextmanager
-def reading(directory: Path) -> Iterator[None]:
-    """Whatever SQLite cannot make sense of while reading is damage, said as such."""
+def reading(database: Database) -> Iterator[None]:
+    """What the database says while reading is told as what it means: damage, or a server that is away."""
     try:
         yield
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise StoreDamaged(
-            f"the store {directory / DATABASE} cannot be read: {reason}", hint="restore it from a backup"
-        ) from error
+        raise database.unreadable(error) from error
 
 
 def _changes(connection: Connection, study: str, after: int, until: int) -> list[tuple[Change, Row]]:
@@ -177,10 +138,11 @@ def _changes(connection: Connection, study: str, after: int, until: int) -> list
     return found
 
 
-def read_history(connection: Connection, directory: Path) -> History:
+def read_history(connection: Connection, database: Database) -> History:
     """Fold all facts, checking that none is missing: the counter has no gaps."""
-    row = _study_row(connection)
-    lease = connection.execute(select(lease_table)).mappings().one()
+    row = _study_row(connection, database.study(connection))
+    ours = lease_table.c.study == row["name"]
+    lease = connection.execute(select(lease_table).where(ours)).mappings().one()
     changes = _changes(connection, row["name"], 0, lease["lsn"])
     if [change.lsn for change, _ in changes] != list(range(1, lease["lsn"] + 1)):
         raise StoreDamaged(
@@ -200,7 +162,7 @@ def read_history(connection: Connection, directory: Path) -> History:
         else:
             apply(trials, change)
     return History(
-        study=_study(row, directory),
+        study=_study(row, database.directory),
         tracking_uri=lease["tracking_uri"],
         trials=[trials[number] for number in sorted(trials)],
         attributes=attributes,
@@ -215,7 +177,8 @@ def read_history(connection: Connection, directory: Path) -> History:
 
 def _known(connection: Connection, study: Row) -> tuple[Known, ...]:
     found: list[Known] = []
-    for record in connection.execute(select(known_table).order_by(known_table.c.number)).mappings():
+    ours = select(known_table).where(known_table.c.study == study["name"])
+    for record in connection.execute(ours.order_by(known_table.c.number)).mappings():
         row = dict(record)
         verify(known_table, row)
         found.append(known_of(row))
@@ -228,8 +191,8 @@ def _known(connection: Connection, study: Row) -> tuple[Known, ...]:
     return tuple(found)
 
 
-def _study_row(connection: Connection) -> Row:
-    row = dict(connection.execute(select(study_table)).mappings().one())
+def _study_row(connection: Connection, name: str) -> Row:
+    row = dict(connection.execute(select(study_table).where(study_table.c.name == name)).mappings().one())
     verify(study_table, row)
     if row["schema_version"] != SCHEMA_VERSION:
         raise UsageError(

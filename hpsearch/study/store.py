@@ -5,30 +5,20 @@ Part of the SQLAlchemy door: hides SQL, transactions and locks.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from hpsearch import faults
 from hpsearch.errors import Interrupted, StudyBusy, UsageError
-from hpsearch.study.history import (
-    DATABASE,
-    History,
-    holds_study,
-    open_database,
-    read_history,
-    reading,
-    require_study,
-)
+from hpsearch.study.database import Database
+from hpsearch.study.history import History, Place, database_of, read_history, reading, require_study
 from hpsearch.study.schema import (
     FACT_TABLES,
     SCHEMA_VERSION,
@@ -37,22 +27,11 @@ from hpsearch.study.schema import (
     known_row,
     known_table,
     lease_table,
-    metadata,
     rows_of,
     study_table,
 )
+from hpsearch.study.sqlite import SqliteFile, unwritable
 from hpsearch.study.trial import Entry, Known, Study
-
-LOCK = "lock"
-GLANCE = 0.5  # seconds
-
-# Built once: at thousands of commits a second, half of the time would go into building statements.
-_GUARD = update(lease_table).where(
-    lease_table.c.study == bindparam("ours"),
-    lease_table.c.epoch == bindparam("our_epoch"),
-    lease_table.c.lsn == bindparam("our_lsn"),
-)
-_INSERT = {table: insert(table) for table in FACT_TABLES}
 
 
 class Store:
@@ -62,68 +41,78 @@ class Store:
     the outbox's thread gets its offset kept without a second writer.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, where: Place) -> None:
+        self._database = database_of(where)
+        self.directory = self._database.directory
         self.progress: Callable[[], tuple[int, str | None]] | None = None
         self._epoch = 0
         self._unknown = False  # whether a commit raised: it may have happened all the same
         self.lsn = 0
-        self._name = directory.name
-        self._lock = _lock(directory)
+        self._name = self.directory.name
+        self._hold = self._database.claim()
         try:
-            self._engine = open_database(directory / DATABASE)
+            self._engine = self._database.engine()
             self._connection = self._engine.connect()
         except BaseException:
-            os.close(self._lock)
+            self._hold.release()
             raise
 
     @classmethod
-    def create(cls, study: Study, tracking_uri: str, known: Sequence[Known] = ()) -> Store:
+    def create(
+        cls, study: Study, tracking_uri: str, known: Sequence[Known] = (), where: Database | None = None
+    ) -> Store:
         """A new store for a new study, owned by this process, with the trials that it knows from its start.
 
         Raises UsageError where the directory cannot be written or holds a study already.
         """
+        database = where or SqliteFile(study.directory)
         try:
             study.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(study.directory, error) from error
-        if holds_study(study.directory):
-            raise UsageError(
-                f"study {study.name!r} exists in {study.directory.parent}",
-                hint="go on with `hpsearch resume`, or choose another --study NAME",
-            )
-        store = cls(study.directory)
-        with store._connection.begin():
-            metadata.create_all(store._connection)
-            row: Row = {
-                "name": study.name,
-                "uid": study.uid,
-                "created": study.created,
-                "schema_version": SCHEMA_VERSION,
-                "spec_source": study.spec.source,
-                "spec_text": study.spec.text,
-                "git_sha": study.git_sha,
-                "versions": json.dumps(dict(study.versions)),
-                "started_in": study.started_in,
-                "known": len(known),
-            }
-            row["checksum"] = checksum(row)
-            store._connection.execute(insert(study_table), row)
-            lease = {"study": study.name, "epoch": 0, "lsn": 0, "outbox_offset": 0, "taken": 0}
-            owner = {"host": socket.gethostname(), "pid": os.getpid(), "tracking_uri": tracking_uri}
-            store._connection.execute(insert(lease_table), lease | owner)
-            if known:
-                store._connection.execute(insert(known_table), [known_row(study.name, k) for k in known])
+            raise unwritable(study.directory, error) from error
+        if database.holds_study():
+            raise _exists(study, database)
+        store = cls(database)
+        row: Row = {
+            "name": study.name,
+            "uid": study.uid,
+            "created": study.created,
+            "schema_version": SCHEMA_VERSION,
+            "spec_source": study.spec.source,
+            "spec_text": study.spec.text,
+            "git_sha": study.git_sha,
+            "versions": json.dumps(dict(study.versions)),
+            "started_in": study.started_in,
+            "known": len(known),
+        }
+        row["checksum"] = checksum(row)
+        lease = {"study": study.name, "epoch": 0, "lsn": 0, "outbox_offset": 0, "taken": 0}
+        lease |= {"host": socket.gethostname(), "pid": os.getpid(), "tracking_uri": tracking_uri}
+        try:
+            with store._connection.begin():
+                database.create_tables(store._connection)
+                store._connection.execute(insert(study_table), row)
+                store._connection.execute(insert(lease_table), lease)
+                if known:
+                    rows = [known_row(study.name, each) for each in known]
+                    store._connection.execute(insert(known_table), rows)
+                store._hold.take(store._connection, study.name)
+        except IntegrityError as error:
+            store._abandon()
+            raise _exists(study, database) from error
+        except DBAPIError as error:
+            store._abandon()
+            raise database.unwritable(error) from error
         return store
 
     @classmethod
-    def open(cls, directory: Path) -> Store:
+    def open(cls, where: Place) -> Store:
         """The store of an existing study, owned by this process from now on.
 
         Raises UsageError (no such study), StudyBusy (another driver owns it), StoreDamaged.
         """
-        require_study(directory)
-        return cls(directory)
+        require_study(where)
+        return cls(where)
 
     def take(self, now: int, tracking_uri: str | None = None) -> History:
         """Take the lease under a new epoch and read everything, verifying every row on the way.
@@ -132,16 +121,22 @@ class Store:
         Raises StoreDamaged.
         """
         with faults.point("lease.take"), self._transaction() as connection:
-            values = {"host": socket.gethostname(), "pid": os.getpid(), "taken": now}
-            connection.execute(update(lease_table).values(epoch=lease_table.c.epoch + 1, **values))
+            self._name = self._database.study(connection)
+            ours = lease_table.c.study == self._name
+            self._hold.take(connection, self._name)
+            values: Row = {"host": socket.gethostname(), "pid": os.getpid(), "taken": now}
+            connection.execute(
+                update(lease_table).where(ours).values(epoch=lease_table.c.epoch + 1, **values)
+            )
             if tracking_uri is not None:
-                moved = update(lease_table).where(lease_table.c.tracking_uri != tracking_uri)
+                moved = update(lease_table).where(ours & (lease_table.c.tracking_uri != tracking_uri))
                 fresh = {"tracking_uri": tracking_uri, "outbox_offset": 0, "parent_run_id": None}
                 connection.execute(moved.values(**fresh))
-        with reading(self.directory):
-            history = read_history(self._connection, self.directory)
-        self._name, self._epoch = history.study.name, history.epoch
-        self.lsn = self._connection.execute(select(lease_table.c.lsn)).scalar_one()
+        with reading(self._database):
+            history = read_history(self._connection, self._database)
+            lsn = select(lease_table.c.lsn).where(ours)
+            self.lsn = self._connection.execute(lsn).scalar_one()
+        self._epoch = history.epoch
         self._connection.rollback()
         return history
 
@@ -158,10 +153,11 @@ class Store:
             rows += new
         if self._unknown:
             raise Interrupted("an earlier write to the store failed; nothing is written after it")
-        with self._transaction() as connection:
-            self._guard(connection, lsn)
-            for table, group in _grouped(rows):
-                connection.execute(_INSERT[table], group)
+        try:
+            self._hold.assure()
+            self._write(rows, lsn)
+        except _ConnectionLost:
+            self._settle(rows, lsn)
         self.lsn = lsn
 
     def close(self) -> None:
@@ -170,25 +166,63 @@ class Store:
             if self._epoch and not self._unknown:
                 self.commit(())
         finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        try:
             self._connection.close()
             self._engine.dispose()
-            os.close(self._lock)
+        finally:
+            self._hold.release()
+
+    def _write(self, rows: Sequence[tuple[Table, Row]], lsn: int, *, again: bool = False) -> None:
+        """Write rows and move the counter to `lsn`, in one transaction.
+
+        `again`: it was tried before and may have happened; then nothing is written twice.
+        """
+        with self._transaction(again) as connection:
+            if again and self._is_there(connection, lsn):
+                return
+            self._guard(connection, lsn)
+            for table, group in _grouped(rows):
+                connection.execute(insert(table), group)
+
+    def _settle(self, rows: Sequence[tuple[Table, Row]], lsn: int) -> None:
+        """The connection was lost, and nobody knows whether the commit happened: read it back by its key.
+
+        What is there stays, what is not is written once more. Raises StudyBusy, Interrupted.
+        """
+        self._unknown = True
+        with suppress(DBAPIError):
+            self._connection.close()
+        self._connection = self._database.reconnect(self._engine)
+        self._hold.assure()
+        self._write(rows, lsn, again=True)
+        self._unknown = False
+
+    def _is_there(self, connection: Connection, lsn: int) -> bool:
+        """Whether the counter is at `lsn` under our epoch, and so are the rows up to it.
+
+        The row is locked: a session that the server has not given up yet is waited for.
+        """
+        mine = (lease_table.c.study == self._name) & (lease_table.c.epoch == self._epoch)
+        found = connection.execute(
+            select(lease_table.c.lsn).where(mine).with_for_update()
+        ).scalar_one_or_none()
+        return found == lsn and lsn > self.lsn
 
     def _guard(self, connection: Connection, lsn: int) -> None:
         """Move the counter under our epoch; a lost lease hits no row and so writes nothing."""
-        values: dict[str, Any] = {
-            "lsn": lsn,
-            "ours": self._name,
-            "our_epoch": self._epoch,
-            "our_lsn": self.lsn,
-        }
+        values: dict[str, Any] = {"lsn": lsn}
         if self.progress:
             values["outbox_offset"], values["parent_run_id"] = self.progress()
-        if connection.execute(_GUARD, values).rowcount != 1:
+        mine = (lease_table.c.study == self._name) & (lease_table.c.epoch == self._epoch)
+        mine &= lease_table.c.lsn == self.lsn
+        if connection.execute(update(lease_table).where(mine).values(**values)).rowcount != 1:
             raise StudyBusy(f"study {self._name!r} was taken over by another driver; nothing was written")
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self, again: bool = False) -> Iterator[Connection]:
         try:
             with faults.point("store.begin"):
                 transaction = self._connection.begin()
@@ -197,65 +231,26 @@ class Store:
                 with faults.point("store.commit"):
                     transaction.commit()
         except (DBAPIError, OSError) as error:
+            if not again and self._database.is_lost(error):
+                raise _ConnectionLost from error
             self._unknown = True
-            raise Interrupted(
-                f"the store {self.directory / DATABASE} refused a write: {getattr(error, 'orig', error)}",
-                hint="free the disk or fix its permissions, then resume: nothing committed is lost",
-            ) from error
+            raise self._database.unwritable(error) from error
 
 
-def is_owned(directory: Path) -> bool:
-    """True while a driver owns the study, which its lock on a file says and no clock."""
-    try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+class _ConnectionLost(Exception):
+    """The connection went in a transaction, which may have happened or not."""
 
 
-def _lock(directory: Path) -> int:
-    """The study's lock as an open descriptor; it goes with the process, however that ends."""
-    path = directory / LOCK
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _unwritable(directory, error) from error
-    try:
-        _wait_for_lock(descriptor)
-    except BlockingIOError:
-        owner = os.read(descriptor, 200).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise StudyBusy(
-            f"study {directory.name!r} is being run by {owner}", hint="wait for it, or stop that process"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    return descriptor
-
-
-def _wait_for_lock(descriptor: int) -> None:
-    """Take the lock; somebody who only looks whether it is taken holds it for a moment."""
-    deadline = time.monotonic() + GLANCE
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-def _unwritable(directory: Path, error: OSError) -> UsageError:
+def _exists(study: Study, database: Database) -> UsageError:
     return UsageError(
-        f"cannot write to the study directory {directory}: {error.strerror}",
-        hint="choose a writable one with --home or HPSEARCH_HOME",
+        f"study {study.name!r} exists in {database.among}",
+        hint="go on with `hpsearch resume`, or choose another --study NAME",
     )
+
+
+def is_owned(where: Place) -> bool:
+    """True while a driver owns the study."""
+    return database_of(where).is_owned()
 
 
 def _grouped(rows: Sequence[tuple[Table, Row]]) -> Iterator[tuple[Table, list[Row]]]:
