@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from hpsearch import faults
-from hpsearch.cli import asking, running
+from hpsearch.cli import asking, running, upkeep
 from hpsearch.errors import HpsearchError
 from hpsearch.redaction import redact
 from hpsearch.run.contract import UMASK
@@ -55,6 +55,8 @@ app.command()(asking.trials)
 app.command()(asking.best)
 app.command()(asking.schema)
 app.command()(asking.ui)
+app.command()(upkeep.sync)
+app.command()(upkeep.reconcile)
 
 
 def main() -> None:

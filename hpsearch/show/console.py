@@ -131,6 +131,11 @@ class Console:
         if stream.lost and not isinstance(stream.lost, BrokenPipeError):
             raise Interrupted(f"the answer could not be written: {stream.lost.strerror}")
 
+    def told(self, text: str) -> None:
+        """One line of an answer, on stdout; quiet, none."""
+        if not self._quiet:
+            self._line(text)
+
     def checked(self, reading: Reading) -> None:
         """What a file says, if it is valid, after its problems."""
         self.problems(reading.file, reading.errors, reading.warnings)

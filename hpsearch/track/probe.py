@@ -65,7 +65,7 @@ def _headers() -> dict[str, str]:
     file = configparser.ConfigParser(interpolation=None)
     file.read(Path("~/.mlflow/credentials").expanduser())
     given = [
-        os.environ.get(name.upper()) or file.get("mlflow", name, fallback="")
+        os.environ.get(name.upper()) or file.get("mlflow", name, fallback="") or ""
         for name in ("mlflow_tracking_username", "mlflow_tracking_password")
     ]
     if all(given):

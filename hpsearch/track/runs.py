@@ -136,7 +136,7 @@ class Runs:
                 self._asked(lambda: self._client.create_experiment(self._experiment, location, dict(tags)))
             )
             return True
-        deleted = experiment.lifecycle_stage != "active"
+        deleted = bool(experiment.lifecycle_stage != "active")
         if deleted:
             self._asked(lambda: self._client.restore_experiment(experiment.experiment_id))
         self._experiment_id = str(experiment.experiment_id)
