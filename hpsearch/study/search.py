@@ -208,7 +208,9 @@ class Search:
             return None
         most = self.study.spec.limits.max_attempts
         if are_spent(trial.attempts, cause, most):
-            self.finish(number, Ending(State.FAILED, f"{reason}, in attempt {attempt} of {attempt}", now))
+            # What a killed driver adds is not counted, so that its kills do not change a study's table.
+            tried = sum(each.cause is not Cause.DRIVER for each in trial.attempts)
+            self.finish(number, Ending(State.FAILED, f"{reason}, in attempt {tried} of {tried}", now))
             return None
         if self._ending:
             return None
