@@ -9,7 +9,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Connection, select
@@ -38,6 +38,8 @@ from hpsearch.study.trial import (
     Ending,
     Known,
     Measurement,
+    Resumption,
+    Revision,
     Study,
     StudyEnding,
     Trial,
@@ -54,7 +56,8 @@ class History:
     """All that the store knows of a study, folded: trials by number, and what the sampler kept for each.
 
     `ending` is that of the last driver, None while one works or after one was killed; `last_ending` the last
-    one there is. `known` are the trials of an earlier study that it went on from.
+    one there is, unless a later file asks for something else. `known` are the trials of an earlier study that
+    it went on from, `revisions` what the study went by, the last one being what it goes by now.
     """
 
     study: Study
@@ -67,6 +70,7 @@ class History:
     parent_run_id: str | None
     known: tuple[Known, ...] = ()
     last_ending: StudyEnding | None = None
+    revisions: tuple[Revision, ...] = ()
 
 
 class StoreReader:
@@ -153,16 +157,20 @@ def read_history(connection: Connection, database: Database) -> History:
     attributes: dict[int, Mapping[str, object]] = {}
     ending: StudyEnding | None = None
     last_ending: StudyEnding | None = None
+    revisions: list[Revision] = []
     for change, fields in changes:
         if isinstance(change.fact, Trial):
             attributes[change.fact.number] = json.loads(fields["sampler"])
         if isinstance(change.fact, StudyEnding):
             last_ending = change.fact
             ending = change.fact if fields["epoch"] == lease["epoch"] else None
+        elif isinstance(change.fact, Revision):
+            revisions.append(change.fact)
+            last_ending = None if change.fact.edits else last_ending
         else:
             apply(trials, change)
     return History(
-        study=_study(row, database.directory),
+        study=_study(row, database.directory, revisions),
         tracking_uri=lease["tracking_uri"],
         trials=[trials[number] for number in sorted(trials)],
         attributes=attributes,
@@ -172,6 +180,7 @@ def read_history(connection: Connection, database: Database) -> History:
         parent_run_id=lease["parent_run_id"],
         known=_known(connection, row),
         last_ending=last_ending,
+        revisions=tuple(revisions),
     )
 
 
@@ -203,8 +212,10 @@ def _study_row(connection: Connection, name: str) -> Row:
     return row
 
 
-def _study(row: Row, directory: Path) -> Study:
-    reading = _parse(row["spec_text"], row["spec_source"])
+def _study(row: Row, directory: Path, revisions: Sequence[Revision]) -> Study:
+    """The study as it was created, but for its file, which is the last one that it was given."""
+    files = [(row["spec_text"], row["spec_source"]), *((r.text, r.source) for r in revisions if r.text)]
+    reading = _parse(*files[-1])
     if reading.spec is None:
         raise StoreDamaged(f"the file stored with study {row['name']!r} is not valid any more")
     return Study(
@@ -230,6 +241,11 @@ def apply(trials: dict[int, Trial], change: Change) -> None:
     match fact:
         case Attempt():
             trial.attempts.append(fact)
+        case Resumption():
+            trial.attempts = [
+                replace(each, resumed_from=fact.step or None) if each.number == fact.attempt else each
+                for each in trial.attempts
+            ]
         case Checkpoint():
             trial.checkpoints.append(fact)
         case Ending():

@@ -76,4 +76,5 @@ def trial_directory(study: Path, number: int) -> Path:
 
 
 def _newest_first(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
-    return sorted(checkpoints, key=lambda each: (each.step, each.attempt), reverse=True)
+    # An attempt goes on from the last one that could be used: what it writes replaces what could not be.
+    return sorted(checkpoints, key=lambda each: (each.attempt, each.step), reverse=True)

@@ -21,6 +21,8 @@ from hpsearch.study.trial import (
     Known,
     Measurement,
     Outcome,
+    Resumption,
+    Revision,
     State,
     StudyEnding,
     Trial,
@@ -91,7 +93,7 @@ def _fact_table(name: str, key: tuple[str, ...], *columns: Column[Any]) -> Table
     """A table of facts: its own columns, then the counter and the proof that each row carries."""
     for column in columns:
         column.primary_key = column.name in key
-    parent = ["study"] if name in ("trial", "study_ending") else ["study", "trial"]
+    parent = ["study", "trial"] if any(column.name == "trial" for column in columns) else ["study"]
     target = ["study.name"] if parent == ["study"] else ["trial.study", "trial.number"]
     return Table(
         name,
@@ -124,6 +126,14 @@ attempt_table = _fact_table(
     Column("cause", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("epoch", Integer, nullable=False),
+)
+resumption_table = _fact_table(
+    "resumption",
+    ("trial", "attempt"),
+    Column("trial", Integer),
+    Column("attempt", Integer),
+    Column("step", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
 )
 measurement_table = _fact_table(
     "measurement",
@@ -161,14 +171,29 @@ study_ending_table = _fact_table(
     Column("reason", Text, nullable=False),
     Column("time", BigInteger, nullable=False),
 )
+revision_table = _fact_table(
+    "revision",
+    ("number",),
+    Column("number", Integer),
+    Column("time", BigInteger, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("spec_source", Text, nullable=False),
+    Column("spec_text", Text),  # NULL: the one before
+    Column("edits", Text, nullable=False),
+    Column("git_sha", Text),
+    Column("code", Text, nullable=False),
+    Column("versions", Text, nullable=False),
+)
 
 FACT_TABLES = (
     trial_table,
     attempt_table,
+    resumption_table,
     measurement_table,
     checkpoint_table,
     ending_table,
     study_ending_table,
+    revision_table,
 )
 
 
@@ -264,6 +289,11 @@ def _single_row(entry: Entry, epoch: int) -> tuple[Table, Row]:
             row = {"trial": trial, "number": fact.number, "started": fact.started}
             row |= {"resumed_from": fact.resumed_from, "cause": str(fact.cause), "reason": fact.reason}
             return attempt_table, row | {"epoch": epoch}
+        case Resumption():
+            row = {"trial": trial, "attempt": fact.attempt, "step": fact.step, "reason": fact.reason}
+            return resumption_table, row
+        case Revision():
+            return revision_table, _revision_row(fact) | {"epoch": epoch}
         case Checkpoint():
             row = {"trial": trial, "step": fact.step, "attempt": fact.attempt, "name": fact.name}
             return checkpoint_table, row | {"size": fact.size, "sha256": fact.sha256}
@@ -274,6 +304,25 @@ def _single_row(entry: Entry, epoch: int) -> tuple[Table, Row]:
             row = {"epoch": epoch, "outcome": str(fact.outcome), "reason": fact.reason, "time": fact.time}
             return study_ending_table, row
     raise TypeError(f"{type(fact).__name__} is no fact of the store")
+
+
+def _revision_row(fact: Revision) -> Row:
+    return {
+        "number": fact.number,
+        "time": fact.time,
+        "spec_source": fact.source,
+        "spec_text": fact.text,
+        "edits": json.dumps(fact.edits),
+        "git_sha": fact.git_sha,
+        "code": json.dumps(dict(fact.code)),
+        "versions": json.dumps(dict(fact.versions)),
+    }
+
+
+def _revision(row: Mapping[str, Any]) -> Revision:
+    edits, code, versions = (json.loads(row[name]) for name in ("edits", "code", "versions"))
+    file = row["spec_source"], row["spec_text"]
+    return Revision(row["number"], row["time"], *file, tuple(edits), row["git_sha"], code, versions)
 
 
 def fact_of(table: Table, row: Mapping[str, Any]) -> Fact:
@@ -287,6 +336,10 @@ def fact_of(table: Table, row: Mapping[str, Any]) -> Fact:
         case "measurement":
             value = math.nan if row["value"] is None else row["value"]
             return Measurement(row["step"], {row["metric"]: value}, row["time"])
+        case "resumption":
+            return Resumption(row["attempt"], row["step"], row["reason"])
+        case "revision":
+            return _revision(row)
         case "checkpoint":
             return Checkpoint(row["step"], row["attempt"], row["name"], row["size"], row["sha256"])
         case "ending":

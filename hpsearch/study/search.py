@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from hpsearch.study.stopping import StoppingRule
 from hpsearch.study.trial import (
     Attempt,
     Cause,
+    Checkpoint,
     Ending,
     Entry,
     Known,
@@ -29,6 +30,7 @@ from hpsearch.study.trial import (
     Measurement,
     Outcome,
     Report,
+    Resumption,
     State,
     Study,
     StudyEnding,
@@ -69,6 +71,7 @@ class Search:
         self.trials: dict[int, Trial] = {}
         self.rejected = 0
         self.known = 0  # trials of an earlier study
+        self.epoch = 0  # of the lease under which this life of the study runs
         self._sampler = sampler
         self._pruner = pruner
         self._journal = journal
@@ -170,11 +173,7 @@ class Search:
         fresh: list[Measurement] = []
         ending: Ending | None = None
         for report in reports:
-            if report.note:
-                log.warning("trial %d: %s", number, report.note)
-            if report.checkpoint:
-                trial.checkpoints.append(report.checkpoint)
-                entries.append(Entry(number, report.checkpoint, attempt))
+            entries += [Entry(number, fact, attempt) for fact in self._besides(trial, report)]
             if report.measurement and (news := self._news(trial, report.measurement, now)):
                 fresh.append(news)
                 entries.append(Entry(number, news, attempt))
@@ -302,6 +301,18 @@ class Search:
             return None
         trial.measurements[-1] = replace(last, metrics={**last.metrics, **fresh})
         return replace(given, metrics=fresh, time=last.time)
+
+    def _besides(self, trial: Trial, report: Report) -> Iterator[Resumption | Checkpoint]:
+        """What a report says beside numbers: a note, where the attempt really went on from, a checkpoint."""
+        if report.note:
+            log.warning("trial %d: %s", trial.number, report.note)
+        if report.resumed_from is not None:
+            last, step = trial.attempts[-1], report.resumed_from
+            trial.attempts[-1] = replace(last, resumed_from=step or None)
+            yield Resumption(last.number, step, report.note)
+        if report.checkpoint:
+            trial.checkpoints.append(report.checkpoint)
+            yield report.checkpoint
 
     def _decide(self, trial: Trial, measurement: Measurement, now: int) -> Ending | None:
         self._unheard -= {m for m in self._unheard if math.isfinite(measurement.metrics.get(m, math.nan))}

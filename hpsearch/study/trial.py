@@ -112,6 +112,15 @@ class Attempt:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Where an attempt really went on from, not being where it was to, and why; step 0 is the start."""
+
+    attempt: int
+    step: int
+    reason: str
+
+
 @dataclass(slots=True)
 class Trial:
     """One evaluation of some params: its facts in the order they were recorded.
@@ -267,12 +276,16 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a trial's process says: a measurement, a checkpoint, a note, or its ending."""
+    """What a trial's process says: a measurement, a checkpoint, a note, or its ending.
+
+    `resumed_from`: the step that it goes on from, not being its newest checkpoint's; the note says why.
+    """
 
     measurement: Measurement | None = None
     checkpoint: Checkpoint | None = None
     ending: Ending | None = None
     note: str = ""
+    resumed_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +332,25 @@ class StudyEnding:
     time: int = 0
 
 
-Fact = Trial | Attempt | Measurement | Checkpoint | Ending | StudyEnding
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What a study goes by from here on: its file, the trainer's code and the versions, as they are now.
+
+    The first has number 1. `text` is None where the file is the one before; `edits` say in words what a new
+    one changed. `code` maps the files of the trainer's code to the sha256 of their content.
+    """
+
+    number: int
+    time: int
+    source: str
+    text: str | None
+    edits: tuple[str, ...] = ()
+    git_sha: str | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+Fact = Trial | Attempt | Resumption | Measurement | Checkpoint | Ending | StudyEnding | Revision
 
 
 @dataclass(frozen=True, slots=True)

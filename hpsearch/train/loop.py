@@ -57,11 +57,13 @@ def prepare(
             damaged.append(f"checkpoint {path.name} cannot be used ({error})")
             continue
         if damaged:
-            reporter.note("resume", f"{'; '.join(damaged)}: going on from step {state['step']}")
+            reporter.resume_earlier(
+                state["step"], f"{'; '.join(damaged)}: going on from step {state['step']}"
+            )
         reporter.resume(state["step"], state["last"])
         return learner, state["step"]
     if damaged:
-        reporter.note("resume", f"{'; '.join(damaged)}: starting from step 0")
+        reporter.resume_earlier(0, f"{'; '.join(damaged)}: starting from step 0")
     return fresh(build, params, context), 0
 
 

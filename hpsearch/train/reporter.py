@@ -82,6 +82,10 @@ class Reporter:
         self.step = step
         self.last = {name: (seen, value) for name, (seen, value) in last.items()}
 
+    def resume_earlier(self, step: int, reason: str) -> None:
+        """Report that the attempt goes on from another step than it was to."""
+        self._send(Report(note=_printable(reason), resumed_from=step))
+
     def end(self, ending: Ending) -> None:
         """Report the one ending, after the count of the notes that were held back."""
         for topic, count in self._noted.items():

@@ -85,7 +85,7 @@ def test_what_a_sampler_keeps_goes_on_only_to_a_sampler_of_its_kind() -> None:
             (*SPACE[:2], Categorical("optimizer", ("sgd", "adam", "lbfgs")), SPACE[3]),
             "parameter optimizer was CATEGORICAL [sgd, adam], here it is CATEGORICAL [sgd, adam, lbfgs]",
         ),
-        ((SPACE[1], SPACE[0], *SPACE[2:]), "the parameters stand in another order"),
+        ((SPACE[1], SPACE[0], *SPACE[2:]), "the order of the parameters was [rate, units, "),
     ],
 )
 def test_a_changed_space_is_refused_with_the_differences(space: tuple[Parameter, ...], said: str) -> None:
@@ -96,5 +96,5 @@ def test_a_changed_space_is_refused_with_the_differences(space: tuple[Parameter,
 
 
 def test_another_objective_is_refused() -> None:
-    with pytest.raises(UsageError, match="its objective is MINIMIZE loss, here it is MAXIMIZE loss"):
+    with pytest.raises(UsageError, match="its objective was MINIMIZE loss, here it is MAXIMIZE loss"):
         inherit(replace(SPEC, objectives=(Objective("loss", Goal.MAXIMIZE),)), history())
