@@ -10,7 +10,7 @@ from hpsearch.study.trial import Checkpoint, Ending, Measurement, Report, State
 
 def encode(report: Report) -> str:
     """One line without its newline; NaN and infinities are kept."""
-    return json.dumps({name: value for name, value in asdict(report).items() if value})
+    return json.dumps({name: value for name, value in asdict(report).items() if value not in (None, "")})
 
 
 def decode(line: str) -> Report:
@@ -26,7 +26,13 @@ def decode(line: str) -> Report:
         if ending
         else None,
         note=data.get("note", ""),
+        resumed_from=data.get("resumed_from"),
     )
+
+
+def is_failure(line: str) -> bool:
+    """True if the line is the last word of a trial that failed."""
+    return line.startswith('{"ending": {"state": "failed"')
 
 
 def is_ending(line: str) -> bool:
