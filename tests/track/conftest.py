@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,15 +16,12 @@ from tracking_server import Server
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with its tables, made by another process: the migrations take seconds."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    code = f"from mlflow.tracking import MlflowClient; MlflowClient('sqlite:///{path}')"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+def template(mlflow_database: Path) -> Path:
+    """An MLflow database with its tables: the migrations take seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow.tracking  # noqa: F401  (a warning in the import is not the first test's)
-    return path
+    return mlflow_database
 
 
 @pytest.fixture
