@@ -6,13 +6,13 @@ import os
 import sys
 import tempfile
 import traceback
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from hpsearch import faults
 from hpsearch.cli import asking, running, upkeep
-from hpsearch.errors import HpsearchError
+from hpsearch.errors import HpsearchError, Interrupted
 from hpsearch.redaction import redact
 from hpsearch.run.contract import UMASK
 from hpsearch.show.console import Console
@@ -63,16 +63,34 @@ def main() -> None:
     """Run a command; every error ends in one line and the exit code of its kind, never in a traceback."""
     # Also for what libraries write: Ray's token, MLflow's artifacts. Programs write as the user wants it.
     os.environ[UMASK] = f"{os.umask(0o077):03o}"
+    _open_standard_streams()
     try:
         faults.arm(os.environ)
         app(prog_name="hpsearch")
     except HpsearchError as error:
-        Console(redact=redact).error(error)
-        sys.exit(error.exit_code)
+        _told(error)
+    except MemoryError:
+        _told(Interrupted("out of memory", hint="nothing committed is lost: free some, then resume"))
     except Exception as error:
         trace = "".join(traceback.format_exception(error))
-        Console(redact=redact).bug(error, trace, _saved(trace))
+        with Console(redact=redact, patient=False) as console:
+            console.bug(error, trace, _saved(trace))
         sys.exit(EXIT_BUG)
+
+
+def _told(error: HpsearchError) -> NoReturn:
+    with Console(redact=redact, patient=False) as console:
+        console.error(error)
+    sys.exit(error.exit_code)
+
+
+def _open_standard_streams() -> None:
+    """Give what the shell closed to nobody: else the next file to be opened would get what is printed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
 def _saved(trace: str) -> str | None:

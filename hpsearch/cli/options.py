@@ -31,9 +31,9 @@ Strict = Annotated[bool, typer.Option("--strict", help="Take every warning about
 TrackingUri = Annotated[str | None, typer.Option("--tracking-uri", help="Where MLflow is.")]
 
 
-def console(as_json: bool) -> Console:
+def console(as_json: bool, *, patient: bool = True) -> Console:
     """The console of a command; with `as_json` it prints one object and nothing else."""
-    return Console(quiet=as_json, redact=redact)
+    return Console(quiet=as_json, redact=redact, patient=patient)
 
 
 def find(home: Path, name: str) -> str:

@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """Run the study that a file describes, to its end."""
     # Signals are heard from here on: the imports alone take seconds.
-    with heard_signals(), options.console(as_json) as console:
+    with heard_signals(), options.console(as_json, patient=False) as console:
         from hpsearch import sweep
 
         wanted = sweep.Options(home, study, resume, local, address, tracking_uri, strict)
@@ -83,7 +83,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study where it stopped."""
-    with heard_signals(), options.console(as_json) as console:
+    with heard_signals(), options.console(as_json, patient=False) as console:
         from hpsearch import sweep
 
         wanted = sweep.Options(home, study, "must", local, address, tracking_uri)

@@ -1,4 +1,4 @@
-"""Signals: the first asks the study to stop in order, a second Ctrl-C leaves at once, and both take bounded time.
+"""Signals: the first asks the study to stop in order, a second Ctrl-C leaves at once; both take bounded time.
 
 Python runs its handlers on the main thread between two of its steps, so never while that waits inside of a
 library. Therefore a thread listens too: it leaves for whoever cannot.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 import threading
@@ -60,6 +61,7 @@ class Console:
     """Prints for people, or, if quiet, only one JSON object; a Watcher of runs.
 
     Within `with`, warnings of hpsearch's loggers are printed too. `redact` takes secrets out of addresses.
+    A patient one waits until its answer is read. One of a run waits for no reader: a study must go on.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class Console:
         quiet: bool = False,
         redact: Callable[[str], str] = str,
         clock: Callable[[], float] = time.monotonic,
+        patient: bool = True,
     ) -> None:
         self._quiet = quiet
+        self._patient = patient
         self._redact = redact
         self._clock = clock
         self._out = _rich(sys.stdout)
@@ -86,14 +90,29 @@ class Console:
         logger.addHandler(handler)
         self._open.callback(setattr, logger, "propagate", propagate)
         self._open.callback(logger.removeHandler, handler)
+        out, err = self._streams
+        if not self._patient:
+            for stream in (out, err):
+                stream.hurry()
+            # What others print in this process waits for no reader either.
+            self._open.enter_context(contextlib.redirect_stdout(cast(TextIO, out)))
+            self._open.enter_context(contextlib.redirect_stderr(cast(TextIO, err)))
         if self._quiet:
             # What a library or a trainer prints must not stand beside the one JSON object.
             self._open.enter_context(contextlib.redirect_stdout(sys.stderr))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.stopped()
         self._open.close()
+        out, err = self._streams
+        out.drain()
+        if out.dropped:
+            why = f": {out.lost.strerror}" if out.lost else ", which nobody read"
+            self._say("warning", f"{lines.counted(out.dropped, 'line')} of output dropped{why}")
+        err.drain()
+        if self._patient and not isinstance(error, HpsearchError):
+            self._must_be_written()
 
     # -- messages -----------------------------------------------------------------------------------
 
@@ -125,11 +144,11 @@ class Console:
 
     def json(self, answer: Mapping[str, Any]) -> None:
         """One JSON object in one line, ASCII only, on stdout. Raises Interrupted if a full disk cuts it."""
-        stream = cast(Stream, self._out.file)
+        stream, _ = self._streams
         stream.write(json.dumps(answer, allow_nan=False) + "\n")
         stream.flush()
-        if stream.lost and not isinstance(stream.lost, BrokenPipeError):
-            raise Interrupted(f"the answer could not be written: {stream.lost.strerror}")
+        stream.drain(math.inf)
+        self._must_be_written()
 
     def told(self, text: str) -> None:
         """One line of an answer, on stdout; quiet, none."""
@@ -267,6 +286,16 @@ class Console:
             self._live = None
 
     # -- inside -------------------------------------------------------------------------------------
+
+    @property
+    def _streams(self) -> tuple[Stream, Stream]:
+        return cast(Stream, self._out.file), cast(Stream, self._err.file)
+
+    def _must_be_written(self) -> None:
+        """Raise Interrupted for an answer that was cut; a reader who has seen enough is none of that."""
+        lost = self._streams[0].lost
+        if lost and not isinstance(lost, BrokenPipeError):
+            raise Interrupted(f"the answer could not be written: {lost.strerror}")
 
     def _view(self) -> RenderableType:
         """The live view, built on rich's thread from what the main thread has counted."""
