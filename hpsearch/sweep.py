@@ -6,27 +6,26 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from hpsearch import faults
+from hpsearch import faults, revising
 from hpsearch.errors import HpsearchError, Interrupted, SpecError, UsageError
 from hpsearch.run.contract import find_command, shared_directory
 from hpsearch.run.local import now
 from hpsearch.run.signals import heard, heard_signals
 from hpsearch.spec.model import Problem, Spec
 from hpsearch.spec.reading import read
-from hpsearch.study.birth import check_name, free_name, git_sha, is_name, versions
+from hpsearch.study.birth import check_name, git_sha, versions
 from hpsearch.study.history import History
 from hpsearch.study.home import Home
 from hpsearch.study.journal import Journal
-from hpsearch.study.lineage import inherit
 from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search
 from hpsearch.study.store import Store
-from hpsearch.study.trial import Entry, Known, Outcome, Study, StudyEnding
+from hpsearch.study.trial import Entry, Outcome, Study, StudyEnding
 from hpsearch.track.following import following
 from hpsearch.track.probe import require
 from hpsearch.track.uri import default_uri
@@ -52,7 +51,8 @@ FLUSH = 2.0
 class Options:
     """How to run a study, beside what its file says; `resume` is auto, never or must.
 
-    `strict`: warnings about the file are errors.
+    `strict`: warnings about the file are errors. `store`: the address of a database, else files in `home`.
+    `fork`: the name of a new study, which knows the trials of `study` that are true for it.
     """
 
     home: Path
@@ -62,6 +62,13 @@ class Options:
     address: str | None = None
     tracking_uri: str | None = None
     strict: bool = False
+    store: str | None = field(default=None, repr=False)
+    fork: str | None = None
+
+    @property
+    def studies(self) -> Home:
+        """The studies there are, and where their stores are."""
+        return Home(self.home, self.store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +98,20 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     if options.resume not in ("auto", "never", "must"):
         raise UsageError(f"--resume {options.resume!r} is none of auto, never, must")
     spec = _valid_spec(file, options, watcher)
-    if options.study is not None:
-        check_name(options.study)
-        if options.resume != "never" and Home(options.home).holds(options.study):
-            return _go_on(spec, options.study, options, watcher)
+    wanted = options.fork or options.study
+    if wanted is not None:
+        check_name(wanted)
+        if options.resume != "never" and options.studies.holds(wanted):
+            return _go_on(spec, wanted, options, watcher)
     if options.resume == "must":
         raise UsageError(
-            f"no study {options.study!r} in {options.home} to resume"
-            if options.study
-            else "--resume must needs --study",
+            f"no study {wanted!r} in {options.home} to resume" if wanted else "--resume must needs --study",
             hint="`hpsearch list` names the studies here",
         )
+    if options.fork and not options.study:
+        raise UsageError("--fork needs --study", hint="name the study to start from with --study")
     _check_trainer(spec, _python_path(spec, str(Path.cwd())))
-    name = options.study or free_name(options.home, file.stem)
+    name = wanted or options.studies.free_name(file.stem)
     check_name(name)
     # Absolute, so that a resume from elsewhere finds the trainer beside the file.
     spec = replace(spec, source=str(file.absolute()))
@@ -120,32 +128,22 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
     if spec.tracking.strict:
         require(uri)
-    known = _known(spec, options.home)
+    known = revising.known(spec, options.studies, options.study if options.fork else None)
     _be_wanted()
-    return _drive(Home(options.home).create(study, uri, known), options, watcher, resumed=False)
-
-
-def _known(spec: Spec, home: Path) -> tuple[Known, ...]:
-    """The trials of the study that resumePreviousJobId names; UsageError if none, or of another space."""
-    if spec.previous is None:
-        return ()
-    if not is_name(spec.previous) or not Home(home).holds(spec.previous):
-        raise UsageError(
-            f"resumePreviousJobId {spec.previous!r} names no study in {home}",
-            hint="`hpsearch list` names the studies there; remove it to start anew",
-        )
-    return inherit(spec, Home(home).history(spec.previous))
+    return _drive(options.studies.create(study, uri, known), options, watcher, resumed=False)
 
 
 def _go_on(spec: Spec, name: str, options: Options, watcher: Watcher) -> Result:
-    """Resume the study of a file; an edited file would otherwise be ignored in silence."""
-    stored = Home(options.home).history(name).study.spec
-    if stored.sha256 != spec.sha256:
-        raise UsageError(
-            f"{spec.source} is not the file that study {name!r} was started with",
-            hint=f"`hpsearch resume {name}` goes on with that one; another --study starts with this one",
-        )
-    return resume(name, options, watcher)
+    """Resume the study of a file; an edited one counts from now on, or is refused with what it changes."""
+    stored = options.studies.history(name).study.spec
+    if stored.sha256 == spec.sha256:
+        return resume(name, options, watcher)
+    edited = replace(spec, source=str(Path(spec.source).absolute()))
+    revising.accepted(name, stored, edited)
+    if options.tracking_uri is None and edited.tracking.uri != stored.tracking.uri:
+        options = replace(options, tracking_uri=edited.tracking.uri or default_uri(options.home))
+    _be_wanted()
+    return _drive(options.studies.open(name), options, watcher, resumed=True, edited=edited)
 
 
 def resume(name: str, options: Options, watcher: Watcher) -> Result:
@@ -154,7 +152,7 @@ def resume(name: str, options: Options, watcher: Watcher) -> Result:
     Raises UsageError (no such study), StudyBusy, StoreDamaged, ServiceUnavailable, Interrupted.
     """
     _be_wanted()
-    return _drive(Home(options.home).open(name), options, watcher, resumed=True)
+    return _drive(options.studies.open(name), options, watcher, resumed=True)
 
 
 def _be_wanted() -> None:
@@ -163,16 +161,21 @@ def _be_wanted() -> None:
         raise Interrupted(f"{reason} before the study was opened", hint="the same command starts again")
 
 
-def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -> Result:
+def _drive(
+    store: Store, options: Options, watcher: Watcher, *, resumed: bool, edited: Spec | None = None
+) -> Result:
     try:
         history = store.take(now(), options.tracking_uri)
+        history, verdict = revising.revised(history, edited)
         study = history.study
         if resumed and study.spec.tracking.strict:
             require(history.tracking_uri)
         with following(store, history, options.home, interval=FLUSH) as outbox:
-            journal = Journal(store, watcher.committed, history.trials)
             path = _python_path(study.spec, study.started_in)
+            revisions = revising.Revisions(history, path)
+            journal = Journal(store, watcher.committed, history.trials, lambda: revisions.due(now()))
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
+            search.epoch = history.epoch
             search.restore(history.trials, history.attributes, history.known, history.last_ending)
 
             def stop(reason: str) -> None:
@@ -182,6 +185,8 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
             with heard_signals(stop):
                 try:
                     watcher.started(study, search, history.tracking_uri, resumed)
+                    if edited:
+                        journal.commit([Entry(None, revisions.edited(verdict, now()))])
                     ending = _run_to_end(search, options)
                     final = ending.outcome in (Outcome.COMPLETED, Outcome.FAILED)
                     delivered = outbox.close(DELIVERY if final else INTERRUPTED_DELIVERY)
@@ -191,7 +196,7 @@ def _drive(store: Store, options: Options, watcher: Watcher, *, resumed: bool) -
     finally:
         store.close()
     left = 0 if delivered else store.lsn - outbox.offset
-    return Result(Home(options.home).history(store.directory.name), ending, left, problem)
+    return Result(options.studies.history(store.directory.name), ending, left, problem)
 
 
 def _run_to_end(search: Search, options: Options) -> StudyEnding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -28,10 +29,10 @@ def check_name(name: str) -> None:
         )
 
 
-def free_name(home: Path, stem: str) -> str:
-    """The stem with the next number above all in use, so that names tell the order."""
+def free_name(taken: Iterable[str], stem: str) -> str:
+    """The stem with the next number above all that are taken, so that names tell the order."""
     pattern = re.compile(re.escape(stem) + r"-(\d+)")
-    used = [int(m[1]) for p in (home.iterdir() if home.is_dir() else ()) if (m := pattern.fullmatch(p.name))]
+    used = [int(found[1]) for name in taken if (found := pattern.fullmatch(name))]
     return f"{stem}-{max(used, default=0) + 1}"
 
 

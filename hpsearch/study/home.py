@@ -3,44 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpsearch.errors import StoreDamaged
-from hpsearch.study.history import History, StoreReader, holds_study
-from hpsearch.study.store import Store, is_owned
+from hpsearch.errors import StoreDamaged, UsageError
+from hpsearch.study import birth
+from hpsearch.study.database import Database
+from hpsearch.study.history import History, StoreReader
+from hpsearch.study.sqlite import SqliteFile
+from hpsearch.study.store import Store
 from hpsearch.study.trial import Known, Study
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Studies by name; each has a directory below that of the home, and a store in it."""
+    """Studies by name; each has a directory below that of the home, and a store.
+
+    `store` is the address of a PostgreSQL database that has the stores of all, or None: then each has a
+    SQLite file in its directory. It may hold a password, and is kept nowhere.
+    """
 
     directory: Path
+    store: str | None = field(default=None, repr=False)
 
     def place(self, name: str) -> Path:
         """The directory of a study, absolute, whether there is one or not."""
         return (self.directory / name).absolute()
 
+    def database(self, name: str) -> Database:
+        """Where the store of a study is, whether there is one or not. Raises UsageError for an address."""
+        if self.store is None:
+            return SqliteFile(self.place(name))
+        from hpsearch.study import postgresql
+
+        url, lease = postgresql.parse_address(self.store), postgresql.lease_of()
+        return postgresql.PostgresStore(url, name, self.place(name), lease)
+
     def names(self) -> list[str]:
         """The studies there are, in order; damaged ones too."""
+        if self.store is not None:
+            from hpsearch.study import postgresql
+
+            return sorted(postgresql.names(postgresql.parse_address(self.store)))
         return sorted(path.name for path in self.directory.glob("*") if self._seems(path.name))
 
     def holds(self, name: str) -> bool:
         """Whether there is such a study. Raises StoreDamaged where that cannot be read."""
-        return holds_study(self.place(name))
+        return self.database(name).holds_study()
+
+    def free_name(self, stem: str) -> str:
+        """The stem with the next number above all in use, also by directories that hold no study."""
+        directories = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
+        return birth.free_name([*directories, *self.names()], stem)
 
     def create(self, study: Study, tracking_uri: str, known: Sequence[Known] = ()) -> Store:
         """The store of a new study, owned by this process; see `Store.create`."""
-        return Store.create(study, tracking_uri, known)
+        database = self.database(study.name)
+        if self.store is not None and SqliteFile(study.directory).holds_study():
+            raise UsageError(
+                f"{study.directory} is the directory of another study {study.name!r}, in a SQLite file",
+                hint="choose another --study NAME, or another --home",
+            )
+        return Store.create(study, tracking_uri, known, database)
 
     def open(self, name: str) -> Store:
         """The store of a study, owned by this process from now on; see `Store.open`."""
-        return Store.open(self.place(name))
+        return Store.open(self.database(name))
 
     def reader(self, name: str) -> StoreReader:
         """The reading side of a study's store."""
-        return StoreReader(self.place(name))
+        return StoreReader(self.database(name))
 
     def history(self, name: str) -> History:
         """All that the store of a study knows. Raises UsageError (no such study), StoreDamaged."""
@@ -52,7 +84,7 @@ class Home:
 
     def is_owned(self, name: str) -> bool:
         """Whether a driver owns the study now."""
-        return is_owned(self.place(name))
+        return self.database(name).is_owned()
 
     def _seems(self, name: str) -> bool:
         try:

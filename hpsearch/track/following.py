@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hpsearch.study.history import History
-from hpsearch.study.home import Home
 from hpsearch.study.store import Store
 from hpsearch.track.outbox import Outbox
 from hpsearch.track.uri import default_uri
@@ -21,7 +20,7 @@ def following(store: Store, history: History, home: Path, *, interval: float) ->
     """Within it, what the store commits is told to MLflow, every `interval` seconds; closed at its end."""
     study, uri = history.study, history.tracking_uri
     embedded = uri == default_uri(home)
-    reader = Home(home).reader(study.name)
+    reader = store.reader()
     outbox = Outbox(
         study,
         reader.changes,
