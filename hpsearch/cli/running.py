@@ -53,6 +53,10 @@ def run(
     resume: Annotated[
         Literal["auto", "never", "must"], typer.Option("--resume", help="Where the study exists: go on?")
     ] = "never",
+    fork: Annotated[
+        str | None,
+        typer.Option("--fork", metavar="NAME", help="A new study that knows --study's trials where true."),
+    ] = None,
     home: Place = HOME,
     local: Local = False,
     address: Address = None,
@@ -65,7 +69,7 @@ def run(
     with heard_signals(), options.console(as_json, patient=False) as console:
         from hpsearch import sweep
 
-        wanted = sweep.Options(home, study, resume, local, address, tracking_uri, strict)
+        wanted = sweep.Options(home, study, resume, local, address, tracking_uri, strict, fork=fork)
         try:
             result = sweep.run(file, wanted, console)
         except SpecError as error:

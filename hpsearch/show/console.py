@@ -32,7 +32,7 @@ from hpsearch.show.stream import Stream
 from hpsearch.spec.model import Problem, Reading
 from hpsearch.spec.node import printable
 from hpsearch.study.front import best_of, front_of
-from hpsearch.study.trial import Ending, Entry, Outcome, State, Study
+from hpsearch.study.trial import Ending, Entry, Outcome, Revision, State, Study
 
 if TYPE_CHECKING:  # `check` prints without loading the store's library
     from hpsearch.study.history import History
@@ -246,7 +246,7 @@ class Console:
         self._progress = Progress.start(study, search.trials.values(), self._clock())
         before = f", {lines.counted(self._progress.done, 'trial')} ended before" if resumed else ""
         self._line(f"study {study.name}{before}: {lines.plan(study.spec)}", "bold")
-        if search.known:
+        if search.known and study.spec.previous:
             self._line(f"goes on from {study.spec.previous}: {lines.counted(search.known, 'trial')} known")
         self._line(f"tracking {self._redact(tracking_uri)}")
         if self._out.is_terminal and not self._out.is_dumb_terminal:
@@ -266,6 +266,7 @@ class Console:
             return
         for entry in entries:
             if entry.trial is None:
+                self._revised(entry.fact)
                 continue
             trial = self._search.trials[entry.trial]
             with self._lock:
@@ -278,6 +279,10 @@ class Console:
             line = lines.event(entry, trial, self._progress.study.spec, standing=standing)
             if line:
                 self._line(line, STYLES.get(entry.fact.state, "") if isinstance(entry.fact, Ending) else "")
+
+    def _revised(self, fact: object) -> None:
+        for edit in fact.edits if isinstance(fact, Revision) else ():
+            self._line(f"new file: {edit}")
 
     def stopped(self) -> None:
         """Take the live view away and restore the terminal."""

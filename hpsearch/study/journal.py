@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hpsearch import faults
 from hpsearch.study.launching import KNOWN, trial_directory
-from hpsearch.study.trial import Checkpoint, Entry, Trial
+from hpsearch.study.trial import Attempt, Checkpoint, Entry, Trial
 
 
 class Facts(Protocol):
@@ -24,14 +24,21 @@ class Journal:
     """Makes facts durable, shows them to an onlooker, then deletes the files that they supersede."""
 
     def __init__(
-        self, store: Facts, committed: Callable[[Sequence[Entry]], object], trials: Sequence[Trial]
+        self,
+        store: Facts,
+        committed: Callable[[Sequence[Entry]], object],
+        trials: Sequence[Trial],
+        before_attempts: Callable[[], Sequence[Entry]] = tuple,
     ) -> None:
+        self._before_attempts = before_attempts
         self._store = store
         self._committed = committed
         self._known = {trial.number: list(trial.checkpoints) for trial in trials}
 
     def commit(self, entries: Sequence[Entry]) -> None:
-        """Make facts durable, then show them."""
+        """Make facts durable, then show them; with an attempt goes what must be known of it before."""
+        if any(isinstance(entry.fact, Attempt) for entry in entries):
+            entries = [*self._before_attempts(), *entries]
         if any(isinstance(entry.fact, Checkpoint) for entry in entries):
             with faults.point("ckpt.row"):
                 self._store.commit(entries)
