@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from typing import TextIO
 
 from hpsearch import faults
 from hpsearch.run.kin import die_with
@@ -21,10 +22,10 @@ from hpsearch.run.wire import encode
 from hpsearch.study.trial import Launch, Report
 
 
-def main(execute: str, launch: str, writer: Connection, log: str) -> None:
-    """The trial's own process: alone in its group, tied to its parent's life, its output in a file."""
+def main(execute: str, launch: str, writer: Connection, prints: Connection) -> None:
+    """The trial's own process: alone in its group, tied to its parent's life, its output in a pipe."""
     _leave_home()
-    _redirect(log)
+    _redirect(prints)
     # A bare number: an object that owns it would close it once more in a process that became another program.
     descriptor = os.dup(writer.fileno())
     writer.close()
@@ -63,13 +64,18 @@ def _die_of(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def _redirect(log: str) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+def _redirect(prints: Connection) -> None:
+    os.dup2(prints.fileno(), 1)
+    os.dup2(prints.fileno(), 2)
+    prints.close()
+    # New ones, because a stream remembers whether it could seek. What the old ones hold was not the trial's.
+    sys.stdout = sys.__stdout__ = _stream(1, sys.stdout)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _stream(2, sys.stderr)  # type: ignore[misc]
+
+
+def _stream(descriptor: int, like: TextIO | None) -> TextIO:
+    encoding = like.encoding if like else "utf-8"
+    return open(descriptor, "w", buffering=1, encoding=encoding, errors="backslashreplace", closefd=False)
 
 
 class _Sender:

@@ -9,11 +9,24 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable
+from typing import NamedTuple
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+TICKS = os.sysconf("SC_CLK_TCK")
 # A process in the kernel's hands cannot be killed at once; then it is left to whoever adopts it (seconds).
 PATIENCE_WITH_THE_KERNEL = 5.0
+
+
+class Seen(NamedTuple):
+    """A process as the kernel tells of it; `work` is CPU time in seconds, that of its dead children too."""
+
+    pid: int
+    parent: int
+    group: int
+    name: str
+    work: float
 
 
 def die_with(parent: int, signal_number: int) -> None:
@@ -26,6 +39,11 @@ def die_with(parent: int, signal_number: int) -> None:
 def adopt_orphans(adopt: bool = True) -> None:
     """Become the parent of descendants whose own parent dies, daemons too; or do not any more."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(adopt))
+
+
+def call_oneself(name: str) -> None:
+    """Take a name that lists of processes show, of at most 15 characters."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
 
 
 def end_descendants(reap: Callable[[], bool]) -> None:
@@ -54,7 +72,16 @@ def adopted(parent: int, spared: Container[int] = ()) -> list[int]:
     A trial's process makes its own group, so all below it that a process adopts is among these.
     """
     own = os.getpgid(parent)
-    return [pid for pid, group in _children()[parent] if group != own and pid not in spared]
+    return [each.pid for each in _children()[parent] if each.group != own and each.pid not in spared]
+
+
+def brood(parent: int, spared: Container[int] = ()) -> list[Seen]:
+    """The `adopted` children of a process and all below them."""
+    children, own = _children(), os.getpgid(parent)
+    found = [each for each in children[parent] if each.group != own and each.pid not in spared]
+    for each in found:
+        found += children[each.pid]
+    return found
 
 
 def descendants(*pids: int) -> list[int]:
@@ -62,19 +89,22 @@ def descendants(*pids: int) -> list[int]:
     children = _children()
     found = list(pids)
     for each in found:
-        found += [pid for pid, _ in children[each]]
+        found += [child.pid for child in children[each]]
     return found[len(pids) :]
 
 
-def _children() -> dict[int, list[tuple[int, int]]]:
-    """The children of each process, with their groups."""
-    children: dict[int, list[tuple[int, int]]] = defaultdict(list)
+def _children() -> dict[int, list[Seen]]:
+    """The children of each process."""
+    children: dict[int, list[Seen]] = defaultdict(list)
     # Plain calls: a machine has thousands of processes, and this happens once a trial.
     for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
         # It may end meanwhile.
         with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123
-            _, parent, group, _ = stat.read().rpartition(b")")[2].split(None, 3)
-            children[int(parent)].append((int(pid), int(group)))
+            head, _, rest = stat.read().rpartition(b")")
+            _, parent, group, *others = rest.split(None, 15)
+            work = sum(map(int, others[8:12])) / TICKS
+            name = head.partition(b"(")[2].decode(errors="replace")
+            children[int(parent)].append(Seen(int(pid), int(parent), int(group), name, work))
     return children
 
 

@@ -15,7 +15,7 @@ from hpsearch.run.reach import gpus_here, within_reach
 from hpsearch.run.signals import heard_signals
 from hpsearch.run.wire import decode
 from hpsearch.study.search import Search
-from hpsearch.study.trial import Launch, Outcome, Report
+from hpsearch.study.trial import Cause, Launch, Outcome, Report
 from hpsearch.train.form import is_program
 
 EXECUTE_COMMAND = "hpsearch.run.attempt:execute_command"
@@ -95,13 +95,13 @@ def _follow(search: Search, slot: Slot, launch: Launch, deadline: Deadline) -> L
         if not search.measure(number, attempt, [decode(line) for line in heard.lines], now()):
             return None
         if heard.lost:
-            return _lost(search, launch, heard.lost)
+            return _lost(search, launch, heard.lost, heard.cause)
 
 
-def _lost(search: Search, launch: Launch, reason: str) -> Launch | None:
+def _lost(search: Search, launch: Launch, reason: str, cause: Cause = Cause.CRASHED) -> Launch | None:
     """Say why an attempt was lost; the next one, if there is one."""
     log.warning("trial %d: %s", launch.context.number, reason)
-    return search.lost(launch.context.number, launch.context.attempt, reason, now())
+    return search.lost(launch.context.number, launch.context.attempt, reason, now(), cause)
 
 
 class Deadline:

@@ -1,13 +1,12 @@
 """A trial is a process: each starts in a fresh fork of a preloaded fork server and reports over a pipe.
 
-Hides multiprocessing's fork server, process groups, signals and time limits from the runners.
+Hides multiprocessing's fork server, process groups, signals, limits and output from the runners.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import multiprocessing
 import os
 import signal
@@ -21,9 +20,12 @@ from typing import Any
 
 from hpsearch import faults
 from hpsearch.run import child
-from hpsearch.run.kin import adopt_orphans, adopted, end_adopted
-from hpsearch.run.wire import encode, is_ending
-from hpsearch.study.trial import Ending, Launch, Report, State
+from hpsearch.run.attempt import NOTICE
+from hpsearch.run.kin import Seen, adopt_orphans, adopted, brood, end_adopted
+from hpsearch.run.output import Output, Pump
+from hpsearch.run.watch import Offence, Watch
+from hpsearch.run.wire import encode, is_ending, is_failure
+from hpsearch.study.trial import Cause, Ending, Launch, Report, State
 
 ADOPT = "hpsearch.run.adopt"
 PRELOAD = ("hpsearch.run.child", "hpsearch.run.attempt", "hpsearch.train.preload")
@@ -38,10 +40,11 @@ SUPERVISION = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a poll brought: reports as lines of JSON, and why the process is lost, if it is."""
+    """What a poll brought: reports as lines of JSON; why the process is lost, if it is, and for which cause."""
 
     lines: list[str]
     lost: str | None = None
+    cause: Cause = Cause.CRASHED
 
 
 class Slot:
@@ -57,11 +60,12 @@ class Slot:
         self._process: Any = None
         self._reader: Connection | None = None
         self._buffer = b""
-        self._timeout: float | None = None
+        self._pump: Pump | None = None
+        self._printed: Connection | None = None
         self._judged = True
         self._lives = False
         self._started = 0.0
-        self._deadline = math.inf
+        self._watch: Watch | None = None
         self._grace = 0.0
         self._spared: set[int] = set()  # children of this process that have nothing to do with the trial
         self._serves = bool(preload)
@@ -76,10 +80,12 @@ class Slot:
     def start(self, launch: Launch) -> None:
         """Start a launch in a fresh process; whatever still ran here is killed first."""
         self.kill()
-        log = launch.context.directory / "output.log"
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = launch.context.directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        output = Output(directory, launch.output)
         reader, writer = self._context.Pipe(duplex=False)
-        arguments = (self._execute, json.dumps(launch.to_json()), writer, str(log))
+        printed, prints = self._context.Pipe(duplex=False)
+        arguments = (self._execute, json.dumps(launch.to_json()), writer, prints)
         process = self._context.Process(target=child.main, args=arguments)
         if not self._serves:
             self._spared = set(adopted(os.getpid()))
@@ -88,59 +94,103 @@ class Slot:
             with faults.point("spawn.fork"), _without_main():
                 process.start()
         except BaseException:
+            output.close()
             reader.close()
+            printed.close()
             if not self._serves:
                 adopt_orphans(False)
             raise
         finally:
             writer.close()
+            prints.close()
         os.set_blocking(reader.fileno(), False)
         self._process, self._reader, self._buffer = process, reader, b""
-        self._timeout, self._grace = launch.timeout, launch.grace
-        self._judged = launch.judged
+        self._printed, self._pump = printed, Pump(printed.fileno(), output)
+        self._pump.start()
+        self._grace, self._judged = launch.grace, launch.judged
         self._started = time.monotonic()
-        self._deadline = self._started + (launch.timeout or math.inf)
+        self._watch = Watch(launch, self._family)
 
     def poll(self, timeout: float) -> Heard:
         """Wait up to `timeout` seconds for news, then gather what follows within a short window.
 
         After the end of a trial there is no news any more: the call waits and brings nothing.
         """
-        if self._reader is None:
+        if self._reader is None or self._watch is None:
             time.sleep(timeout)
             return Heard([])
         lines: list[str] = []
-        until = min(time.monotonic() + timeout, self._deadline)
+        until = time.monotonic() + timeout
         while True:
-            connection.wait([self._reader, self._process.sentinel], max(0.0, until - time.monotonic()))
+            rest = min(until - time.monotonic(), self._watch.rest)
+            connection.wait([self._reader, self._process.sentinel], max(0.0, rest))
             # Asked before reading: what a dead process has written is then all there is.
             dead = self._process.exitcode is not None
             news = self._read()
             if news and not lines:
                 until = min(until, time.monotonic() + self._window())
                 self._lives = True
+            if news:
+                self._watch.heard()
             lines += news
             if lines and is_ending(lines[-1]):
                 return self._closed(Heard(lines))
             if dead:
                 return self._closed(self._died(lines))
-            if time.monotonic() >= self._deadline:
-                return self._closed(self._timed_out(lines))
+            if offence := self._watch.look():
+                return self._closed(self._stopped(lines, offence))
             if time.monotonic() >= until:
                 return Heard(lines)
 
-    def kill(self) -> None:
-        """End the trial's process, by SIGKILL if SIGTERM and the grace were not enough, and all it left."""
-        self._end()
+    @property
+    def busy(self) -> bool:
+        """Whether a trial's process runs here that has not said its last word."""
+        return self._reader is not None
 
-    def _end(self) -> list[str]:
-        """The same; returns what the trial said meanwhile."""
+    @property
+    def grace(self) -> float:
+        """How long the trial here may take to end when it is asked to (seconds)."""
+        return self._grace
+
+    def part(self) -> list[str]:
+        """End the trial, which may keep its state within its grace; what it said meanwhile."""
+        if self._process is None or self._reader is None:
+            return []
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, NOTICE)
+        lines = self._last_words(self._grace)
+        self.kill(at_once=True)
+        return lines
+
+    def kill(self, *, at_once: bool = False) -> None:
+        """End the trial's process, by SIGKILL if SIGTERM and the grace were not enough, and all it left."""
+        self._end(at_once=at_once)
+        if self._pump is not None and self._printed is not None:
+            self._pump.close()
+            self._printed.close()
+            self._pump = self._printed = None
+
+    def _family(self) -> list[Seen]:
+        """The trial's process and all that it started."""
+        with contextlib.suppress(ProcessLookupError):  # the server is gone, which is soon heard of
+            return brood(self._parent, self._spared)
+        return []
+
+    @property
+    def _parent(self) -> int:
+        """Whose child the trial's process is."""
+        if not self._serves:
+            return os.getpid()
+        return int(forkserver._forkserver._forkserver_pid or 0)  # type: ignore[attr-defined]
+
+    def _end(self, *, at_once: bool = False) -> list[str]:
+        """The same, or by SIGKILL at once; returns what the trial said meanwhile."""
         if self._process is None:
             return []
         lines: list[str] = []
         if self._reader is None:
             self._process.join(0.2)  # it has said its last word and is about to exit by itself
-        if self._process.exitcode is None:
+        if self._process.exitcode is None and not at_once:
             self._process.terminate()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGCONT)  # one that was stopped must go on to hear it
@@ -160,9 +210,8 @@ class Slot:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.join()
-        parent = forkserver._forkserver._forkserver_pid if self._serves else os.getpid()  # type: ignore[attr-defined]
         with contextlib.suppress(ProcessLookupError):  # the server is gone, and with it what it would adopt
-            end_adopted(parent, self._spared)
+            end_adopted(self._parent, self._spared)
 
     def _last_words(self, seconds: float) -> list[str]:
         """What the process says until its end or for some seconds: it must not wait for a reader."""
@@ -180,7 +229,16 @@ class Slot:
         return lines
 
     def _closed(self, heard: Heard) -> Heard:
+        """The last that is heard of the trial, after all that it printed until then is kept."""
         self._hang_up()
+        if self._pump is not None:
+            self._pump.settle()
+            output = self._pump.output
+            if output.dropped:
+                note = Report(note=f"{output.dropped} bytes of its output were dropped")
+                heard.lines.insert(len(heard.lines) - bool(heard.lost is None), encode(note))
+            if heard.lost or is_failure(heard.lines[-1]):
+                output.keep_last_lines()
         return heard
 
     def _hang_up(self) -> None:
@@ -205,19 +263,27 @@ class Slot:
     def _died(self, lines: list[str]) -> Heard:
         """A process that ended without saying how: a signal loses the attempt, an exit fails the trial."""
         self._sweep()  # now, because the next attempt may start elsewhere
+        if self._pump is not None:
+            self._pump.settle()
         code = self._process.exitcode
         if code < 0:
             return Heard(lines, lost=f"its process was killed by signal {-code} ({_name(-code)})")
         if code == 255:
             return Heard(lines, lost="its process ended with its fork server")
         reason = f"its process exited with code {code} before the trial was finished"
-        return Heard([*lines, encode(Report(ending=Ending(State.FAILED, reason)))])
+        said = self._pump.output.last_line if self._pump else ""
+        return _failed(lines, f"{reason}: {said}" if said else reason)
 
-    def _timed_out(self, lines: list[str]) -> Heard:
+    def _stopped(self, lines: list[str], offence: Offence) -> Heard:
         # What it says of its end is not why it ended.
-        lines += [line for line in self._end() if not is_ending(line)]
-        reason = f"trialTimeout: not finished after {self._timeout:g} s"
-        return Heard([*lines, encode(Report(ending=Ending(State.FAILED, reason)))])
+        lines += [line for line in self._end(at_once=offence.at_once) if not is_ending(line)]
+        if offence.cause is None:
+            return _failed(lines, offence.reason)
+        return Heard(lines, offence.reason, offence.cause)
+
+
+def _failed(lines: list[str], reason: str) -> Heard:
+    return Heard([*lines, encode(Report(ending=Ending(State.FAILED, reason)))])
 
 
 def _name(number: int) -> str:

@@ -9,29 +9,27 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import selectors
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from hpsearch.errors import HpsearchError
-from hpsearch.redaction import redact
 from hpsearch.run import start
-from hpsearch.run.kin import adopt_orphans, descendants, die_with, end_descendants
+from hpsearch.run.kin import adopt_orphans, call_oneself, descendants, die_with, end_descendants
 from hpsearch.run.listener import Listener
+from hpsearch.run.output import Output, Pump
+from hpsearch.run.watch import SUPERVISOR
 from hpsearch.study.trial import Ending, Launch, Report, State
+from hpsearch.train.failing import failed
 from hpsearch.train.reporter import Reporter
 
 METRIC_FILE = "output.metrics"
+MOST_PRINTED = 1 << 20  # bytes of output between two looks at everything else
 LOOK = 0.2  # seconds between two looks at what sends no notice
 # What a program leaves may end by itself within these seconds, as multiprocessing's own helpers do.
 SETTLING = 0.3
-LAST_LINE = 300  # characters
-LOOK_BACK = 1 << 16  # bytes of a log that are searched for it
-COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def run(launch: Launch, report: Callable[[Report], bool], *, fork: bool) -> int:
@@ -47,16 +45,15 @@ def run(launch: Launch, report: Callable[[Report], bool], *, fork: bool) -> int:
     except HpsearchError as error:
         reporter.end(Ending(State.FAILED, error.message))
         return 0
-    log = launch.context.directory / "output.log"
-    before = log.stat().st_size if log.exists() else 0
+    output = Output(launch.context.directory, launch.output, {**os.environ, **plan.environment})
     listener = Listener(launch, metric_file, reporter)
-    code = _Supervisor(launch, listener, reporter).follow(plan)
+    code = _Supervisor(launch, listener, reporter, output).follow(plan)
+    if output.dropped:
+        reporter.note("output", f"{output.dropped} bytes of its output were dropped")
     if code < 0:
         return -code
     if code:
-        reason = f"the program exited with code {code}"
-        said = _last_line(log, before)
-        reporter.end(Ending(State.FAILED, f"{reason}: {said}" if said else reason))
+        reporter.end(failed(f"the program exited with code {code}", output.last_line))
     else:
         reporter.end(_verdict(launch, reporter, listener.excuse))
     return 0
@@ -65,8 +62,9 @@ def run(launch: Launch, report: Callable[[Report], bool], *, fork: bool) -> int:
 class _Supervisor:
     """Follows one program from its start until nothing of it is left."""
 
-    def __init__(self, launch: Launch, listener: Listener, reporter: Reporter) -> None:
+    def __init__(self, launch: Launch, listener: Listener, reporter: Reporter, output: Output) -> None:
         self._grace = launch.grace
+        self._output = output
         self._listener = listener
         self._reporter = reporter
         self._program = 0
@@ -75,27 +73,32 @@ class _Supervisor:
 
     def follow(self, plan: start.Start) -> int:
         """Start the program; its exit code, or minus the signal that it died of or was stopped by."""
+        call_oneself(SUPERVISOR)
         awake, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        printed, prints = os.pipe2(os.O_CLOEXEC)
+        pump = Pump(printed, self._output)
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
         die_with(os.getppid(), signal.SIGTERM)
         adopt_orphans()
-        self._program = start.begin(plan)
+        self._program = start.begin(plan, prints)
+        os.close(prints)
         try:
-            self._watch(awake)
+            self._watch(awake, pump)
         finally:
             end_descendants(self._reap)
+            pump.close()
         self._listener.finish(self._processes)
         if self._told or self._status is None:
             return -signal.SIGTERM
         return os.waitstatus_to_exitcode(self._status)
 
-    def _watch(self, awake: int) -> None:
+    def _watch(self, awake: int, pump: Pump) -> None:
         """Listen until the program and all it started are gone, or their time is up."""
         deadline = math.inf
         with selectors.DefaultSelector() as selector:
-            for descriptor in (awake, self._listener.descriptor):
+            for descriptor in (awake, self._listener.descriptor, pump.descriptor):
                 if descriptor is not None:
                     selector.register(descriptor, selectors.EVENT_READ)
             while self._reap():
@@ -110,6 +113,8 @@ class _Supervisor:
                 selector.select(min(LOOK, deadline - now))
                 with contextlib.suppress(BlockingIOError):
                     os.read(awake, 1 << 12)
+                if pump.drain(MOST_PRINTED):
+                    selector.unregister(pump.descriptor)
                 self._listener.hear(self._processes)
                 self._reporter.push()
 
@@ -165,20 +170,3 @@ def _verdict(launch: Launch, reporter: Reporter, excuse: str) -> Ending:
             " neither build(params, context) nor train(params, context)"
         )
     return replace(verdict, reason=verdict.reason + excuse)
-
-
-def _last_line(log: Path, start: int) -> str:
-    """The last line that was written to a log after a place in it: mostly what a program died of.
-
-    It travels far, to the store, to MLflow and into reports, so it goes without its secrets.
-    """
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        begin = file.seek(max(start, end - LOOK_BACK))
-        lines = COLOURS.sub("", file.read().decode(errors="replace")).splitlines()
-        # The first may be the end of a line, which tells no secret from other words.
-        lines = lines if begin == start else lines[1:]
-        printable = ("".join(c if c.isprintable() else " " for c in line).strip() for line in reversed(lines))
-        # Redacted before it is cut, where a secret might lose what tells that it is one.
-        return redact(next(filter(None, printable), ""))[:LAST_LINE]
-    return ""

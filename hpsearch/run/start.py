@@ -25,7 +25,7 @@ from typing import NoReturn
 
 from hpsearch.errors import HpsearchError
 from hpsearch.run import contract
-from hpsearch.run.kin import die_with
+from hpsearch.run.kin import call_oneself, die_with
 from hpsearch.study.trial import Launch
 
 PREPARE = "hpsearch.train.trial:prepare"
@@ -81,8 +81,8 @@ def _wants_an_interpreter(launch: Launch) -> bool:
     return any(name.startswith(READ_AT_START) and name not in HEEDED for name, _ in launch.program.env)
 
 
-def begin(start: Start) -> int:
-    """Start a program and return the number of its process, which leads its own group."""
+def begin(start: Start, prints: int) -> int:
+    """Start a program and return the number of its process, which leads its own group and prints to there."""
     parent = os.getpid()
     # Held back until the child has its own ways with signals: this process's would swallow one meant for it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, RESET)
@@ -93,6 +93,9 @@ def begin(start: Start) -> int:
             os.setpgid(child, child)
         return child
     try:
+        os.dup2(prints, 1)
+        os.dup2(prints, 2)
+        call_oneself("python")
         _become(start, parent)
     except Exception as error:  # a process boundary
         name = start.launch.module if start.executable is None else start.executable

@@ -16,6 +16,7 @@ from hpsearch.redaction import redact
 from hpsearch.spec.model import Value
 from hpsearch.study.trial import Context, Ending, Launch, Measurement, Report, State
 from hpsearch.train import loop
+from hpsearch.train.failing import failed
 from hpsearch.train.reporter import Reporter
 from hpsearch.train.snapshot import seed_everything
 
@@ -145,4 +146,4 @@ def failure(error: BaseException, module: str, doing: str = "") -> Ending:
         if frame.f_globals.get("__name__") == module
     ]
     reason = f"{kind}: {text[:500]}" if text else kind
-    return Ending(State.FAILED, doing + reason + (places[-1] if places else ""))
+    return failed(doing + reason + (places[-1] if places else ""))

@@ -27,6 +27,7 @@ from program_run import (
 )
 
 from hpsearch.run.listener import Listener
+from hpsearch.run.output import Output
 from hpsearch.run.program import _Supervisor
 from hpsearch.spec.model import Program
 from hpsearch.train.reporter import Reporter
@@ -157,7 +158,7 @@ def test_a_group_that_may_not_be_signalled_is_still_there(
 
     given, reporter = launch(tmp_path, "m"), Reporter(lambda _: True, "loss")
     listener = Listener(given, tmp_path / "output.metrics", reporter)
-    supervisor = _Supervisor(given, listener, reporter)
+    supervisor = _Supervisor(given, listener, reporter, Output(tmp_path, 1 << 20))
     supervisor._status, supervisor._told = 0, True
     monkeypatch.setattr(os, "killpg", refuse)
     assert not supervisor._has_ended()
@@ -259,8 +260,10 @@ def test_nothing_is_left_open_that_a_program_did_not_open(slot: Slot, tmp_path: 
         "hypertune.HyperTune().report_hyperparameter_tuning_metric('loss', len(found))\n"
     )
     said = follow(slot, launch(tmp_path / "t", "lists", python_path=(str(tmp_path),)))
-    log = str(tmp_path / "t" / "output.log")
-    assert Path(log).read_text() == f"{['/dev/null', log, log]}\n"
+    null, out, errors = json.loads((tmp_path / "t/output.log").read_text().replace("'", '"'))
+    assert null == "/dev/null"
+    assert out == errors
+    assert out.startswith("pipe:")
     assert said.curve == [(0, {"loss": 3.0})]
 
 
