@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hpsearch.errors import HpsearchError, ServiceUnavailable, StoreDamaged, StudyBusy, UsageError
 from hpsearch.redaction import redact
@@ -91,19 +90,18 @@ class _Known:
         return uid in self.unfinished if uid else not self.ended
 
 
-def sync(home: Path, name: str, tracking_uri: str | None = None) -> Synced:
+def sync(home: Home, name: str, tracking_uri: str | None = None) -> Synced:
     """Tell MLflow all that the store of a study has, without running a trial.
 
     A study whose driver was killed ends here as interrupted. Raises StudyBusy while a driver owns it.
     """
-    studies = Home(home)
-    store = studies.open(name)
+    store = home.open(name)
     try:
-        ended = studies.history(name).ending
+        ended = home.history(name).ending
         history = store.take(now(), tracking_uri)
         # Under the new epoch the study has ended as before; MLflow hears of it last.
         store.commit([Entry(None, ended or StudyEnding(Outcome.INTERRUPTED, KILLED, now()))])
-        with following(store, history, home, interval=0.0) as outbox:
+        with following(store, history, home.directory, interval=0.0) as outbox:
             with heard_signals(lambda reason: outbox.hasten(0)):
                 outbox.close(math.inf, _keeping(store))
                 stopped = heard()
@@ -133,7 +131,7 @@ def _keeping(store: Store) -> Callable[[], None]:
     return pulse
 
 
-def reconcile(home: Path, names: Sequence[str] = ()) -> Census:
+def reconcile(home: Home, names: Sequence[str] = ()) -> Census:
     """Close every run that MLflow takes for running and that no live driver works on.
 
     Of all studies in a home, or of those named; runs of studies that are not in it are counted and no more.
@@ -159,11 +157,10 @@ def reconcile(home: Path, names: Sequence[str] = ()) -> Census:
     return Census(tuple(told), foreign, unreadable)
 
 
-def _known(home: Path, unreadable: dict[str, HpsearchError]) -> Iterator[_Known]:
-    studies = Home(home)
-    for name in studies.names():
+def _known(home: Home, unreadable: dict[str, HpsearchError]) -> Iterator[_Known]:
+    for name in home.names():
         try:
-            history = studies.history(name)
+            history = home.history(name)
         except (StoreDamaged, UsageError) as error:
             unreadable[name] = error
             continue
@@ -188,7 +185,7 @@ def _running(uri: str) -> list[Run]:
         raise ServiceUnavailable(patience.problem or f"MLflow at {redact(uri)} does not answer") from None
 
 
-def _close(home: Path, study: _Known, running: Sequence[Run]) -> str | None:
+def _close(home: Home, study: _Known, running: Sequence[Run]) -> str | None:
     """Tell MLflow how a study's runs ended, which closes them; what keeps it from that, if anything."""
     if not any(run.tags[rows.STUDY_UID] == study.uid for run in running):
         return None
@@ -199,13 +196,13 @@ def _close(home: Path, study: _Known, running: Sequence[Run]) -> str | None:
 
 
 def _told(
-    home: Path, study: _Known, running: Sequence[Run], still: Collection[str], problem: str | None
+    home: Home, study: _Known, running: Sequence[Run], still: Collection[str], problem: str | None
 ) -> Reconciled:
     mine = [run for run in running if run.tags[rows.STUDY_UID] == study.uid]
     gone = [run for run in mine if run.run_id not in still]
     interrupted = sum(study.works_on(run) for run in gone)
     left = len(mine) - len(gone)
-    owned = left > 0 and Home(home).is_owned(study.name)
+    owned = left > 0 and home.is_owned(study.name)
     return Reconciled(
         study=study.name,
         tracking_uri=redact(study.uri),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hpsearch.cli import options
-from hpsearch.cli.options import HOME, AsJson, Name, Place, find, look, shown
+from hpsearch.cli.options import HOME, AsJson, Name, Place, StoreUrl, find, look, shown, studies_of
 from hpsearch.errors import NoSuccess, StoreDamaged, UsageError
 from hpsearch.redaction import redact
 from hpsearch.show import answers, lines, resources
@@ -19,15 +20,14 @@ if TYPE_CHECKING:
     from hpsearch.study.history import History
 
 
-def list_studies(home: Place = HOME, as_json: AsJson = False) -> None:
+def list_studies(home: Place = HOME, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """List the studies of a home directory."""
-    from hpsearch.study.home import Home
-
+    studies = studies_of(home, store)
     with options.console(as_json) as console:
         found: list[tuple[str, History | None, bool]] = []
-        for name in Home(home).names():
+        for name in studies.names():
             try:
-                found.append((name, *look(home, name)))
+                found.append((name, *look(studies, name)))
             except (StoreDamaged, UsageError) as error:
                 # One study that is damaged, or of another version, must not hide the others.
                 console.error(error)
@@ -36,12 +36,18 @@ def list_studies(home: Place = HOME, as_json: AsJson = False) -> None:
             given = [(name, shown(history, owned) if history else None) for name, history, owned in found]
             console.json(answers.studies(home, given))
         else:
-            console.studies(found, str(home))
+            console.studies(found, studies.among)
+
+
+def _seen(home: Path, store: str | None, name: str) -> tuple[History, bool]:
+    studies = studies_of(home, store)
+    return look(studies, find(studies, name))
 
 
 def show(
     study: Name,
     home: Place = HOME,
+    store: StoreUrl = None,
     resource: Annotated[
         Literal["cloudml", "vertex"] | None,
         typer.Option("--format", help="Print the services' resource instead: a Job, or a tuning job."),
@@ -50,7 +56,7 @@ def show(
 ) -> None:
     """Show a study: its state, counts, best trial and places."""
     with options.console(as_json or resource is not None) as console:
-        history, owned = look(home, find(home, study))
+        history, owned = _seen(home, store, study)
         if resource is not None:
             printed = resources.cloudml if resource == "cloudml" else resources.vertex
             console.json(printed(history, owned))
@@ -60,20 +66,20 @@ def show(
             console.shown(history, owned=owned, tracking_uri=redact(history.tracking_uri))
 
 
-def trials(study: Name, home: Place = HOME, as_json: AsJson = False) -> None:
+def trials(study: Name, home: Place = HOME, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Show every trial with its state and reason."""
     with options.console(as_json) as console:
-        history, owned = look(home, find(home, study))
+        history, owned = _seen(home, store, study)
         if as_json:
             console.json(answers.trials(history))
         else:
             console.trials(history, owned=owned)
 
 
-def best(study: Name, home: Place = HOME, as_json: AsJson = False) -> None:
+def best(study: Name, home: Place = HOME, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Show the best completed trial (none yet: exit code 3)."""
     with options.console(as_json) as console:
-        history, _ = look(home, find(home, study))
+        history, _ = _seen(home, store, study)
         answer = answers.best(history)
         if as_json:
             console.json(answer)

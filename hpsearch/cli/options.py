@@ -15,12 +15,23 @@ from hpsearch.show.console import Console
 
 if TYPE_CHECKING:
     from hpsearch.study.history import History
+    from hpsearch.study.home import Home
 
 HOME = Path("studies")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The search-space file.")]
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as `hpsearch list` shows it.")]
 Place = Annotated[Path, typer.Option("--home", envvar="HPSEARCH_HOME", help="The directory of the studies.")]
+# Other users of the machine see what is typed, so a password belongs in the variable.
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        envvar="HPSEARCH_STORE",
+        help="The PostgreSQL database that has the stores [each study's own SQLite file].",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and only that.")]
 Local = Annotated[
     bool,
@@ -36,25 +47,27 @@ def console(as_json: bool, *, patient: bool = True) -> Console:
     return Console(quiet=as_json, redact=redact, patient=patient)
 
 
-def find(home: Path, name: str) -> str:
-    """The name of a study that is there. Raises UsageError that names the studies there are."""
+def studies_of(home: Path, store: str | None) -> Home:
+    """The studies of a home, and where their stores are."""
     from hpsearch.study.home import Home
 
-    names = Home(home).names()
+    return Home(home, store or None)
+
+
+def find(studies: Home, name: str) -> str:
+    """The name of a study that is there. Raises UsageError that names the studies there are."""
+    names = studies.names()
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, 1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     there = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
-    hint += f"there are: {there}" if names else "there are none; name the directory with --home"
-    raise UsageError(f"no study {name!r} in {home}", hint=hint)
+    hint += f"there are: {there}" if names else studies.elsewhere
+    raise UsageError(f"no study {name!r} in {studies.among}", hint=hint)
 
 
-def look(home: Path, name: str) -> tuple[History, bool]:
+def look(studies: Home, name: str) -> tuple[History, bool]:
     """What the store of a study knows, and whether a driver owns it now."""
-    from hpsearch.study.home import Home
-
-    studies = Home(home)
     owned = studies.is_owned(name)
     return studies.history(name), owned
 

@@ -17,10 +17,12 @@ from hpsearch.cli.options import (
     Local,
     Name,
     Place,
+    StoreUrl,
     Strict,
     TrackingUri,
     find,
     shown,
+    studies_of,
 )
 from hpsearch.errors import SpecError
 from hpsearch.redaction import redact
@@ -58,6 +60,7 @@ def run(
         typer.Option("--fork", metavar="NAME", help="A new study that knows --study's trials where true."),
     ] = None,
     home: Place = HOME,
+    store: StoreUrl = None,
     local: Local = False,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -69,7 +72,9 @@ def run(
     with heard_signals(), options.console(as_json, patient=False) as console:
         from hpsearch import sweep
 
-        wanted = sweep.Options(home, study, resume, local, address, tracking_uri, strict, fork=fork)
+        wanted = sweep.Options(
+            home, study, resume, local, address, tracking_uri, strict, store or None, fork=fork
+        )
         try:
             result = sweep.run(file, wanted, console)
         except SpecError as error:
@@ -81,6 +86,7 @@ def run(
 def resume(
     study: Name,
     home: Place = HOME,
+    store: StoreUrl = None,
     local: Local = False,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -90,8 +96,8 @@ def resume(
     with heard_signals(), options.console(as_json, patient=False) as console:
         from hpsearch import sweep
 
-        wanted = sweep.Options(home, study, "must", local, address, tracking_uri)
-        find(home, study)
+        wanted = sweep.Options(home, study, "must", local, address, tracking_uri, store=store or None)
+        find(studies_of(home, store), study)
         _end(console, wanted, sweep.resume(study, wanted, console), as_json)
 
 
@@ -108,6 +114,7 @@ def _end(console: Console, wanted: Options, result: Result, as_json: bool) -> No
         commands = lines.commands(
             history.study.name,
             home=None if wanted.home == Path(os.environ.get("HPSEARCH_HOME") or HOME) else str(wanted.home),
+            store=None if wanted.store == (os.environ.get("HPSEARCH_STORE") or None) else wanted.store,
             embedded=uri == default_uri(wanted.home),
             local=wanted.local,
             address=wanted.address,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli import options
-from hpsearch.cli.options import HOME, AsJson, Name, Place, TrackingUri, find
+from hpsearch.cli.options import HOME, AsJson, Name, Place, StoreUrl, TrackingUri, find, studies_of
 from hpsearch.errors import Interrupted, ServiceUnavailable
 from hpsearch.show import answers, lines
 
@@ -19,15 +19,22 @@ Names = Annotated[
 ]
 
 
-def sync(study: Name, home: Place = HOME, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None:
+def sync(
+    study: Name,
+    home: Place = HOME,
+    store: StoreUrl = None,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
     """Tell MLflow what it has not had of a study yet, without running trials.
 
     While MLflow cannot be reached: exit code 69; while a driver owns the study: 73.
     """
     from hpsearch import upkeep
 
+    studies = studies_of(home, store)
     with options.console(as_json) as console:
-        synced = upkeep.sync(home, find(home, study), tracking_uri)
+        synced = upkeep.sync(studies, find(studies, study), tracking_uri)
         if as_json:
             console.json(_synced(synced))
         else:
@@ -45,15 +52,18 @@ def sync(study: Name, home: Place = HOME, tracking_uri: TrackingUri = None, as_j
             )
 
 
-def reconcile(study: Names = None, home: Place = HOME, as_json: AsJson = False) -> None:
+def reconcile(
+    study: Names = None, home: Place = HOME, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
     """Close the runs in MLflow that say RUNNING and that no driver works on any more.
 
     A resume opens those of unfinished trials again. Runs of studies that are not in this home are left alone.
     """
     from hpsearch import upkeep
 
+    studies = studies_of(home, store)
     with options.console(as_json) as console:
-        census = upkeep.reconcile(home, [find(home, name) for name in study or ()])
+        census = upkeep.reconcile(studies, [find(studies, name) for name in study or ()])
         for error in census.unreadable.values():
             console.error(error)
         if as_json:

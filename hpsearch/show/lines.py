@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpsearch.redaction import redact
 from hpsearch.show import answers
 from hpsearch.show.progress import Progress
 from hpsearch.show.secrets import masked
@@ -47,18 +48,23 @@ def commands(
     study: str,
     *,
     home: str | None,
+    store: str | None = None,
     embedded: bool,
     local: bool,
     address: str | None,
     program: str = "hpsearch",
 ) -> Commands:
-    """The next commands for a study as `program` takes them; `home` is None where they find it themselves."""
+    """The next commands for a study as `program` takes them.
+
+    `home` and `store` are None where they find it themselves; a password in the latter is left out.
+    """
     program = shlex.quote(program)
     place = f" --home {shlex.quote(home)}" if home else ""
+    stored = f"{place} --store {shlex.quote(redact(store))}" if store else place
     runner = " --local" if local else f" --address {shlex.quote(address)}" if address else ""
     return Commands(
-        best=f"{program} best {study}{place}",
-        resume=f"{program} resume {study}{place}{runner}",
+        best=f"{program} best {study}{stored}",
+        resume=f"{program} resume {study}{stored}{runner}",
         ui=f"{program} ui{place}" if embedded else "",
     )
 

@@ -26,6 +26,17 @@ class Home:
     directory: Path
     store: str | None = field(default=None, repr=False)
 
+    @property
+    def among(self) -> str:
+        """What messages call the place where studies are looked for; holds no secret."""
+        return str(self.directory) if self.store is None else self.database("").among
+
+    @property
+    def elsewhere(self) -> str:
+        """What to say where no study is found."""
+        option = "the directory with --home" if self.store is None else "the database with HPSEARCH_STORE"
+        return f"there are none; name {option}"
+
     def place(self, name: str) -> Path:
         """The directory of a study, absolute, whether there is one or not."""
         return (self.directory / name).absolute()
