@@ -5,12 +5,14 @@ Part of the SQLAlchemy door. What both kinds share is in `store.py` (writing) an
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
 from hpsearch.errors import HpsearchError
+from hpsearch.study.witness import Testimony
 
 
 class Hold(Protocol):
@@ -21,6 +23,9 @@ class Hold(Protocol):
 
     def assure(self) -> None:
         """Make sure before a write that the study is still ours. Raises StudyBusy, Interrupted."""
+
+    def acknowledge(self, testimony: Testimony) -> None:
+        """Keep, outside of the database, that a commit is relied on."""
 
     def release(self) -> None:
         """Free the study for the next driver."""
@@ -55,6 +60,15 @@ class Database(Protocol):
 
     def create_tables(self, connection: Connection) -> None:
         """Make what tables are not there, in the transaction that makes the study."""
+
+    def prove_tables(self, connection: Connection) -> None:
+        """Make sure that the tables are what they were made as. Raises StoreDamaged."""
+
+    def testimony(self) -> Testimony | None:
+        """The latest that a witness outside of the database knows, asked before the database is."""
+
+    def untouched(self) -> AbstractContextManager[None]:
+        """Within it, a connection can be closed without a change to the database."""
 
     def claim(self) -> Hold:
         """Look whether the study is free for this process, and keep it so. Raises StudyBusy."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import StoreDamaged, UsageError
@@ -20,8 +20,8 @@ from hpsearch.spec.reading import parse
 from hpsearch.study.database import Database
 from hpsearch.study.schema import (
     FACT_TABLES,
-    SCHEMA_VERSION,
     Row,
+    check_version,
     fact_of,
     known_of,
     known_table,
@@ -44,11 +44,22 @@ from hpsearch.study.trial import (
     StudyEnding,
     Trial,
 )
+from hpsearch.study.witness import compare
 
 Place = Path | Database
 
 # A text is a Spec for ever, and a driver reads its study more than once.
 _parse = functools.lru_cache(maxsize=8)(parse)
+
+# Built once: the outbox asks every few seconds.
+_NEWS = {
+    table: select(table).where(
+        table.c.study == bindparam("ours"),
+        table.c.lsn > bindparam("after"),
+        table.c.lsn <= bindparam("until"),
+    )
+    for table in FACT_TABLES
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +142,9 @@ def reading(database: Database) -> Iterator[None]:
 
 def _changes(connection: Connection, study: str, after: int, until: int) -> list[tuple[Change, Row]]:
     found: list[tuple[Change, Row]] = []
+    within = {"ours": study, "after": after, "until": until}
     for table in FACT_TABLES:
-        within = (table.c.study == study) & (table.c.lsn > after) & (table.c.lsn <= until)
-        for record in connection.execute(select(table).where(within)).mappings():
+        for record in connection.execute(_NEWS[table], within).mappings():
             row = dict(record)
             verify(table, row)
             trial = row["number"] if table is trial_table else row.get("trial")
@@ -144,9 +155,14 @@ def _changes(connection: Connection, study: str, after: int, until: int) -> list
 
 def read_history(connection: Connection, database: Database) -> History:
     """Fold all facts, checking that none is missing: the counter has no gaps."""
+    seen = database.testimony()  # asked first: what is acknowledged meanwhile is in what is read
     row = _study_row(connection, database.study(connection))
+    database.prove_tables(connection)
     ours = lease_table.c.study == row["name"]
-    lease = connection.execute(select(lease_table).where(ours)).mappings().one()
+    lease = dict(connection.execute(select(lease_table).where(ours)).mappings().one())
+    verify(lease_table, lease)
+    if seen:
+        compare(seen, row["uid"], lease["lsn"])
     changes = _changes(connection, row["name"], 0, lease["lsn"])
     if [change.lsn for change, _ in changes] != list(range(1, lease["lsn"] + 1)):
         raise StoreDamaged(
@@ -201,14 +217,11 @@ def _known(connection: Connection, study: Row) -> tuple[Known, ...]:
 
 
 def _study_row(connection: Connection, name: str) -> Row:
-    row = dict(connection.execute(select(study_table).where(study_table.c.name == name)).mappings().one())
+    # Whatever columns another version has: the proof is over all there are.
+    asked = select(text("*")).select_from(study_table).where(study_table.c.name == name)
+    row = dict(connection.execute(asked).mappings().one())
     verify(study_table, row)
-    if row["schema_version"] != SCHEMA_VERSION:
-        raise UsageError(
-            f"study {row['name']!r} has schema version {row['schema_version']}, "
-            f"this hpsearch reads {SCHEMA_VERSION}",
-            hint="use the version of hpsearch that made it",
-        )
+    check_version(row["name"], row["schema_version"])
     return row
 
 

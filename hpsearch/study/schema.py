@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKeyConstraint, Index, Integer, MetaData, Table, Text
 
-from hpsearch.errors import StoreDamaged
+from hpsearch.errors import StoreDamaged, UsageError
 from hpsearch.study.trial import (
     Attempt,
     Cause,
@@ -28,11 +28,12 @@ from hpsearch.study.trial import (
     Trial,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Row = dict[str, Any]
 
-_compact = json.JSONEncoder(separators=(",", ":")).encode
+# Damage can make bytes of a text: such a row has another proof, and that is all.
+_compact = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 
 metadata = MetaData()
 
@@ -65,9 +66,11 @@ lease_table = Table(
     Column("outbox_offset", BigInteger, nullable=False),
     Column("tracking_uri", Text, nullable=False),
     Column("parent_run_id", Text),
+    Column("checksum", Text, nullable=False),  # over LEASED
     ForeignKeyConstraint(["study"], ["study.name"]),
 )
-
+# What of the lease a study depends on; who holds it, and since when, is for people.
+LEASED = ("study", "epoch", "lsn", "outbox_offset", "tracking_uri", "parent_run_id")
 
 # Ended trials of an earlier study that this one knows from its start: written once, with the study's row.
 known_table = Table(
@@ -205,12 +208,42 @@ def checksum(row: Mapping[str, Any]) -> str:
 
 def verify(table: Table, row: Mapping[str, Any]) -> None:
     """Raise StoreDamaged if a row does not hold what was written."""
-    if checksum(row) != row["checksum"]:
+    if not is_proven(table.name, row):
         where = ", ".join(f"{c.name}={row[c.name]!r}" for c in table.primary_key)
         raise StoreDamaged(
             f"the row {where} of table {table.name} does not match its checksum {row['checksum']}",
-            hint="restore the study directory from a backup; nothing was overwritten",
+            hint="`hpsearch store repair`, or restore a backup; nothing was overwritten",
         )
+
+
+def is_proven(table: str, row: Mapping[str, Any]) -> bool:
+    """Whether a row holds what was written."""
+    return _proof(table, row) == row.get("checksum")
+
+
+def sealed(lease: Mapping[str, Any]) -> Row:
+    """The row of the lease with its proof."""
+    return {**lease, "checksum": _proof(lease_table.name, lease)}
+
+
+def schema_mark(tables: Iterable[Sequence[Any]]) -> int:
+    """The proof of the tables themselves: 31 bits over what SQLite says of them."""
+    text = repr(sorted(repr(tuple(row)) for row in tables))
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=4).digest(), "big") >> 1
+
+
+def check_version(study: str, version: int) -> None:
+    """Raise UsageError for a study in the tables of another version."""
+    if version != SCHEMA_VERSION:
+        age = "an older" if version < SCHEMA_VERSION else "a newer"
+        raise UsageError(
+            f"study {study!r} has schema version {version}, this hpsearch reads {SCHEMA_VERSION}",
+            hint=f"it was made by {age} hpsearch: use that one",
+        )
+
+
+def _proof(table: str, row: Mapping[str, Any]) -> str:
+    return checksum({name: row.get(name) for name in LEASED} if table == lease_table.name else row)
 
 
 def known_row(study: str, known: Known) -> Row:

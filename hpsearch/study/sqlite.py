@@ -11,6 +11,8 @@ import os
 import socket
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +20,18 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from hpsearch.errors import HpsearchError, Interrupted, StoreDamaged, StudyBusy, UsageError
-from hpsearch.study.schema import metadata, study_table
+from hpsearch.errors import HpsearchError, Interrupted, StoreDamaged, StoreFull, StudyBusy, UsageError
+from hpsearch.study import opening, witness
+from hpsearch.study.full import is_full
+from hpsearch.study.opening import DATABASE, LOCK
+from hpsearch.study.schema import lease_table, metadata, schema_mark, study_table
+from hpsearch.study.witness import REPAIR, Testimony, Witness
 
-DATABASE = "study.db"
-LOCK = "lock"
 GLANCE = 0.5  # seconds
+BUSY = 30  # seconds
+# What makes a commit durable.
+WRITING = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +57,33 @@ class SqliteFile:
 
     def holds_study(self) -> bool:
         """True if the directory holds a study; a database that a crash left without tables is none."""
-        if not self.path.is_file():
-            return False
+        seen = self.testimony()
+        opening.prove_log(self.directory)
+        found = self.path.is_file() and self._has_tables()
+        if seen and not found:
+            raise StoreDamaged(
+                f"{self.path} holds no study, and its witness says that there was one, up to lsn {seen.lsn}",
+                hint=f"restore it from a backup, or remove {self.directory} to start anew",
+            )
+        return found
+
+    def _has_tables(self) -> bool:
+        with self._reading() as connection:
+            found = inspect(connection).has_table(study_table.name)
+            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+            if found and mode != "wal":
+                raise StoreDamaged(
+                    f"the header of {self.path} says journal mode {mode}, not wal", hint=REPAIR
+                )
+            return found
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A connection for a moment that only reads; raises StoreDamaged."""
         engine = self.engine(read_only=True)
         try:
             with engine.connect() as connection:
-                return inspect(connection).has_table(study_table.name)
+                yield connection
         except DBAPIError as error:
             raise self.unreadable(error) from error
         finally:
@@ -84,12 +113,58 @@ class SqliteFile:
         return name
 
     def create_tables(self, connection: Connection) -> None:
-        """Make all tables."""
+        """Make all tables, and keep their proof in the file's header."""
         metadata.create_all(connection)
+        connection.exec_driver_sql(f"PRAGMA user_version={_mark(connection)}")
+
+    def prove_tables(self, connection: Connection) -> None:
+        """Raise StoreDamaged where the tables are not as they were made: a flipped bit in a column's type."""
+        if connection.exec_driver_sql("PRAGMA user_version").scalar_one() != _mark(connection):
+            raise StoreDamaged(f"the tables of {self.path} are not what they were made as", hint=REPAIR)
+
+    def testimony(self) -> Testimony | None:
+        """What the file beside it says was acknowledged."""
+        return witness.read(self.directory)
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Whoever closes last moves the log into the file: that shall be a reader, which cannot."""
+        with ExitStack() as open_until_then:
+            # A file that nobody can read changes as little as one that somebody reads.
+            with suppress(StoreDamaged, DBAPIError):
+                connection = open_until_then.enter_context(self._reading())
+                connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+                connection.rollback()
+            yield
 
     def claim(self) -> FileLock:
-        """Lock the study for this process."""
-        return FileLock(self.directory)
+        """Lock the study for this process, and look at its files before SQLite opens them for writing.
+
+        Raises UsageError (a network file system, another's study), StudyBusy, StoreDamaged.
+        """
+        opening.check_place(self.directory)
+        opening.check_owner(self.directory)
+        hold = FileLock(self.directory)
+        try:
+            log = opening.prove_own_log(self.directory)
+            if self.path.is_file():
+                self._prove()
+            opening.drop_tail(self.directory, log)
+        except BaseException:
+            hold.release()
+            raise
+        return hold
+
+    def _prove(self) -> None:
+        """Raise StoreDamaged where the file's structure is not sound, or a witness knows more than it."""
+        with self._reading() as connection:
+            for (line,) in connection.exec_driver_sql("PRAGMA quick_check(1)"):
+                if line != "ok":
+                    raise StoreDamaged(f"{self.path} is damaged: {line}", hint=REPAIR)
+            seen = self.testimony()
+            if seen and inspect(connection).has_table(lease_table.name):
+                lsn = connection.execute(select(lease_table.c.lsn)).scalar_one()
+                witness.compare(seen, seen.uid, lsn)
 
     def is_lost(self, error: Exception) -> bool:
         """Never: a file's connection is not lost, and what failed is not repeated."""
@@ -102,12 +177,17 @@ class SqliteFile:
     def unreadable(self, error: Exception) -> HpsearchError:
         """Whatever SQLite cannot make sense of while reading is damage."""
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        return StoreDamaged(
-            f"the store {self.path} cannot be read: {reason}", hint="restore it from a backup"
-        )
+        return StoreDamaged(f"the store {self.path} cannot be read: {reason}", hint=REPAIR)
 
     def unwritable(self, error: Exception) -> HpsearchError:
-        """What refuses a write may be over soon."""
+        """What refuses a write may be over soon, unless it is damage."""
+        if getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF in DAMAGE:
+            return self.unreadable(error)
+        if is_full(error, self.directory):
+            return StoreFull(
+                f"the store {self.path} has no room for a write: {getattr(error, 'orig', error)}",
+                hint="free some space, or make the disk writable, then resume: nothing committed is lost",
+            )
         return Interrupted(
             f"the store {self.path} refused a write: {getattr(error, 'orig', error)}",
             hint="free the disk or fix its permissions, then resume: nothing committed is lost",
@@ -120,7 +200,7 @@ def open_database(path: Path, *, read_only: bool = False) -> Engine:
 
     def connect() -> sqlite3.Connection:
         uri = f"{path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY)
         _settings(connection, read_only)
         return connection
 
@@ -136,11 +216,14 @@ def open_database(path: Path, *, read_only: bool = False) -> Engine:
     return engine
 
 
+def _mark(connection: Connection) -> int:
+    made = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+    return schema_mark([tuple(row) for row in connection.exec_driver_sql(made)])
+
+
 def _settings(connection: sqlite3.Connection, read_only: bool) -> None:
-    if read_only:
-        connection.execute("PRAGMA query_only=ON")
-        return
-    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    wanted: dict[str, object] = {"busy_timeout": BUSY * 1000}
+    wanted |= {"query_only": 1} if read_only else WRITING
     for name, value in wanted.items():
         connection.execute(f"PRAGMA {name}={value}")
         found = connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -153,6 +236,8 @@ class FileLock:
 
     def __init__(self, directory: Path) -> None:
         self._descriptor = _lock(directory)
+        self._directory = directory
+        self._witness: Witness | None = None
 
     def take(self, connection: Connection, study: str) -> None:
         """The lock is held already."""
@@ -160,8 +245,16 @@ class FileLock:
     def assure(self) -> None:
         """The lock stays until this process ends."""
 
+    def acknowledge(self, testimony: Testimony) -> None:
+        """Have it witnessed by a file beside the database."""
+        if self._witness is None:
+            self._witness = Witness(self._directory)
+        self._witness.note(testimony)
+
     def release(self) -> None:
         """Let the next driver in."""
+        if self._witness is not None:
+            self._witness.close()
         os.close(self._descriptor)
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import event
 from hpsearch.errors import Interrupted, StoreDamaged, StudyBusy, UsageError
 from hpsearch.spec.reading import parse
 from hpsearch.study.history import StoreReader, holds_study
-from hpsearch.study.schema import FACT_TABLES
+from hpsearch.study.schema import FACT_TABLES, sealed
 from hpsearch.study.sqlite import DATABASE
 from hpsearch.study.store import Store, is_owned
 from hpsearch.study.trial import (
@@ -144,7 +144,10 @@ def test_a_second_driver_is_refused_and_told_who_has_the_study(tmp_path: Path) -
 def test_a_driver_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     with sqlite3.connect(tmp_path / "s" / DATABASE) as rival:
-        rival.execute("UPDATE lease SET epoch = epoch + 1")
+        rival.row_factory = sqlite3.Row
+        lease = dict(rival.execute("SELECT * FROM lease").fetchone())
+        taken = sealed(lease | {"epoch": lease["epoch"] + 1})
+        rival.execute("UPDATE lease SET epoch = :epoch, checksum = :checksum", taken)
     rival.close()
     with pytest.raises(StudyBusy, match="nothing was written"):
         store.commit(SUGGESTED)
