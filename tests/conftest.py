@@ -81,6 +81,20 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """One Ray for all tests of a session; each study joins it as it would join a cluster."""
+    from ray.cluster_utils import Cluster
+
+    from hpsearch.run import cluster  # first: it sets what Ray reads at its import
+
+    assert cluster.SETTINGS
+    head = {"num_cpus": 2, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    node = Cluster(initialize_head=True, head_node_args=head)
+    yield node.address
+    node.shutdown()
+
+
 FAILED = pytest.StashKey[bool]()
 
 

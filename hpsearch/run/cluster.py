@@ -1,30 +1,33 @@
-"""The Ray door: Ray Tune places trials and nothing else; hides its searcher, scheduler and trainable.
+"""The Ray door: starts or joins a Ray, runs a study on it through Tune, and leaves it whatever happens to it.
 
-Every decision comes from the Search that the hooks forward to. A Tune trial is one hpsearch trial on an
-actor that is reused; the actor holds a fork server and runs each trial in a fresh process.
+Tune's loop (see `tuning`) has a thread of its own, because calls into Ray may wait for ever: the main thread
+stays free to hear signals, to watch over Ray, and to leave it behind.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import json
 import logging
 import math
 import os
-import socket
-import tempfile
-from collections.abc import Iterator
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from hpsearch.errors import Interrupted, ServiceUnavailable, UsageError
+from hpsearch.errors import HpsearchError, Interrupted, ServiceUnavailable, UsageError
+from hpsearch.run import access, undertaker
+from hpsearch.run.contract import UMASK
 from hpsearch.run.desk import Desk
-from hpsearch.run.process import Slot
+from hpsearch.run.lookout import UNREACHABLE, Alive, Lookout, answers, owner_of
 from hpsearch.run.reach import within_reach
+from hpsearch.run.scratch import Scratch, scratch
 from hpsearch.run.signals import hear_again, heard_signals
+from hpsearch.run.vigil import Vigil
 from hpsearch.spec.model import Resources
 from hpsearch.study.search import Search
-from hpsearch.study.trial import Launch
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -40,38 +43,35 @@ SETTINGS = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_task_events_report_interval_ms": "0",
+    # Its logs stay within the room that is asked for.
+    "RAY_ROTATION_MAX_BYTES": str(4 << 20),
+    "RAY_ROTATION_BACKUP_COUNT": "1",
 }
 os.environ.update(SETTINGS)  # before Ray is imported: it reads some of them only then
 
 import ray  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.exceptions import RayError  # noqa: E402
-from ray.tune import TuneError  # noqa: E402
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
+from ray._private import ray_constants  # noqa: E402
+
+from hpsearch.run import tuning  # noqa: E402
 
 log = logging.getLogger(__name__)
-# A step of the trainable returns at least this often (seconds), so that stops are heard.
-STEP = 1.0
-KNOCK = 5.0  # seconds
-LONGEST_TEMP = 30
 # After its stop Tune kills an actor that does not come back; beyond a program's grace it has had its time.
 CLEANUP, CLEANUP_BEYOND_GRACE = 10.0, 5.0  # seconds
-LOCAL_OBJECT_STORE = 128 << 20  # bytes; reports are small and nothing else goes through it
+# It takes one or two; with a dead head it never ends (seconds).
+SHUTDOWN = 6.0
+GOES_ON = "`hpsearch resume` goes on"
 
 
 def run(search: Search, *, address: str | None = None) -> None:
     """Run the study on a Ray cluster to its end, or until a signal.
 
     `address` joins a cluster; without one a private local Ray lives as long as the call. Raises
-    ServiceUnavailable, UsageError (resources that nobody has), Interrupted.
+    ServiceUnavailable, UsageError (resources that nobody has, a cluster open to all), Interrupted.
     """
-    # Ray's sockets lie there, and a socket's path may have 107 bytes.
-    short = None if len(tempfile.gettempdir()) < LONGEST_TEMP else "/tmp"
-    with (
-        tempfile.TemporaryDirectory(prefix="hps-", dir=short, ignore_cleanup_errors=True) as scratch,
-        _ray(address, scratch),
-    ):
+    if address:
+        access.knock(address)
+        access.check(address)
+    with scratch(private=not address) as place, _ray(address, place):
         spec = search.study.spec
         resources = within_reach(spec.resources, _largest("GPU"))
         slots = _preflight(resources, spec.max_parallel_trials, address)
@@ -79,57 +79,136 @@ def run(search: Search, *, address: str | None = None) -> None:
         cleanup = max(CLEANUP, spec.limits.grace_period + CLEANUP_BEYOND_GRACE)
         os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = f"{cleanup:g}"
         desk = Desk(search)
-        with heard_signals(desk.stop):
+        scheduler = tuning.Scheduler(desk)
+        lookout = Lookout(_vital(address))
+        vigil = Vigil(desk, lookout, lambda: _lacking(resources), scheduler.hurry, cleanup)
+        with contextlib.closing(lookout), heard_signals(desk.stop):
             try:
-                _tuner(desk, resources, slots, Path(scratch)).fit()
-            except (TuneError, RayError) as error:
+                tuner = tuning.tuner(desk, scheduler, _asked(resources), slots, place.directory)
+                if not desk.relay.serve(tuner.fit, vigil.look):
+                    log.warning("Ray did not stop in time, and was left behind")
+            except HpsearchError:
+                raise
+            except Exception as error:  # a border: Tune raises whatever its files or Ray's calls raise
                 desk.failure = desk.failure or error
         desk.raise_failure()
 
 
 @contextlib.contextmanager
-def _ray(address: str | None, scratch: str) -> Iterator[None]:
-    """A running Ray: the one at `address`, or a private local one without any listener for people."""
-    if address:
-        _knock(address)
-    local = {"include_dashboard": False, "_temp_dir": scratch, "object_store_memory": LOCAL_OBJECT_STORE}
+def _ray(address: str | None, place: Scratch) -> Iterator[None]:
+    """A running Ray: the one at `address`, or a private local one that listens on loopback alone."""
+    local = {
+        "include_dashboard": False,
+        "_temp_dir": str(place.directory),
+        "_plasma_directory": str(place.object_store),
+        "object_store_memory": place.object_store_size,
+    }
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,  # what matters is said by us
-            **(local if address is None else {}),
-        )
+        with _private_files(), _joining(address) if address else _apart(place.mark):
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,  # what matters is said by us
+                **(local if address is None else {}),
+            )
     except SystemExit as error:  # Ray's own answer to a SIGTERM while it starts
-        raise Interrupted("interrupted while Ray was starting", hint="`hpsearch resume` goes on") from error
+        raise Interrupted("interrupted while Ray was starting", hint=GOES_ON) from error
     except Exception as error:  # a border: Ray raises plain Exceptions when its processes do not come up
         where = f"at {address}" if address else "on this machine"
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ServiceUnavailable(f"Ray cannot be reached {where}: {reason}") from error
+    finally:
+        hear_again()
     try:
         yield
     finally:
-        ray.shutdown()
+        _shut_down()
         hear_again()
 
 
-def _knock(address: str) -> None:
-    """Raise ServiceUnavailable if nobody listens at HOST:PORT: Ray itself would try for minutes."""
-    if address.startswith("ray://"):
-        raise UsageError(
-            f"--address {address!r} is a Ray client address, which moves the driver's objects to the head",
-            hint="give the cluster's own HOST:PORT, from a machine that is part of it",
-        )
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        return  # "auto" and the like are Ray's to find
+def _shut_down() -> None:
+    """Leave Ray, on a thread: with a dead head that would never end."""
+    leaving = threading.Thread(target=ray.shutdown, name="shutdown", daemon=True)
+    leaving.start()
+    leaving.join(SHUTDOWN)
+    if leaving.is_alive():
+        # Nor would it at exit.
+        atexit.unregister(ray.shutdown)
+
+
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    """Within it, what Ray writes is its owner's alone: its token, its logs, its sockets."""
+    earlier = os.umask(0o077)
+    # Programs write as the user wants it, and workers inherit the umask from here.
+    os.environ.setdefault(UMASK, f"{earlier:03o}")
+    access.close_token(Path.home())
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
-    except (OSError, OverflowError) as error:
-        raise ServiceUnavailable(
-            f"no Ray at {address}: {error}",
-            hint="start one there with `ray start --head`, or leave out --address",
-        ) from error
+        yield
+    finally:
+        os.umask(earlier)
+
+
+@contextlib.contextmanager
+def _apart(mark: str) -> Iterator[None]:
+    """Within it, a Ray starts with a token and on 127.0.0.1 alone, and all its processes bear the mark."""
+    # Ray takes that, too, to be its default, and warns.
+    os.environ.setdefault(access.MODE, "token")
+    os.environ[undertaker.VARIABLE] = mark
+    try:
+        with _on_loopback():
+            yield
+    finally:
+        del os.environ[undertaker.VARIABLE]
+
+
+@contextlib.contextmanager
+def _joining(address: str) -> Iterator[None]:
+    """Within it, a Ray that listens on 127.0.0.1 alone can be joined, too."""
+    place = access.host_and_port(address)
+    alone = place is not None and access.is_here(place[0], loopback=True)
+    if place and alone and not answers(ray.util.get_node_ip_address(), place[1]):
+        with _on_loopback():
+            yield
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Within it, Ray takes 127.0.0.1 for this machine's address, as it does on its own on a Mac.
+
+    That it might have more than one machine is what makes it listen on every address of this one.
+    """
+    many, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for its processes
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = many
+        del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+
+
+def _vital(address: str | None) -> Mapping[str, tuple[Alive, float]]:
+    """What a driver cannot do without, and for how long it may be gone (seconds)."""
+    node = ray._private.worker._global_node
+    if address is None:
+        return {
+            f"Ray's {name} (pid {each.process.pid})": (partial(_runs, each.process), 0.0)
+            for name, processes in node.all_processes.items()
+            if name in (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
+            for each in processes
+        }
+    vital: dict[str, tuple[Alive, float]] = {}
+    if place := access.host_and_port(node.gcs_address):
+        vital[f"the head of the Ray at {node.gcs_address}"] = (lambda: answers(*place), UNREACHABLE)
+    with contextlib.suppress(OSError):  # it is new to us where this Ray keeps its socket
+        vital["this node's raylet"] = (owner_of(node.raylet_socket_name), 0.0)
+    return vital
+
+
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
 
 
 def _largest(name: str) -> float:
@@ -137,149 +216,42 @@ def _largest(name: str) -> float:
     return max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
+def _asked(resources: Resources) -> dict[str, float]:
+    asked = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": float(resources.memory or 0)}
+    return {name: amount for name, amount in asked.items() if amount}
+
+
 def _preflight(resources: Resources, parallel: int, address: str | None) -> int:
     """How many trials may run at once; Ray itself would wait for ever for what nobody has.
 
-    A joined cluster may grow, so only a local Ray bounds the number. Raises UsageError.
+    A joined cluster may grow: it bounds no number, and what it lacks is waited for. Raises UsageError.
     """
-    asked = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": float(resources.memory or 0)}
+    if address is not None:
+        if lack := _lacking(resources):
+            log.warning("%s", lack)
+        return parallel
     fits = parallel
-    for name, amount in asked.items():
+    for name, amount in _asked(resources).items():
         there = _largest(name)
         if amount > there:
             raise UsageError(
                 f"a trial asks for {amount:g} {name}, the largest node has {there:g}",
                 hint="lower hpsearch.resources, or join a cluster that has them with --address",
             )
-        if amount and address is None:
-            fits = min(fits, math.floor(there / amount + 1e-9))
+        fits = min(fits, math.floor(there / amount + 1e-9))
     if fits < parallel:
         log.warning("maxParallelTrials is %d, this machine has room for %d trials at once", parallel, fits)
     return fits
 
 
-def _tuner(desk: Desk, resources: Resources, slots: int, scratch: Path) -> tune.Tuner:
-    bundle = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": resources.memory or 0}
-    placement = tune.PlacementGroupFactory([{name: amount for name, amount in bundle.items() if amount}])
-    return tune.Tuner(
-        tune.with_resources(_Trainable, placement),
-        tune_config=tune.TuneConfig(
-            search_alg=_Searcher(desk),
-            scheduler=_Scheduler(desk),
-            num_samples=-1,
-            reuse_actors=True,
-            max_concurrent_trials=slots,
-            trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",  # Tune's own directory is scratch: nothing is ever read back from it
-            storage_path=str(scratch),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=desk.search.study.spec.limits.max_attempts),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    )
-
-
-class _Searcher(Searcher):  # type: ignore[misc]
-    """Ray Tune's searcher that asks the desk."""
-
-    def __init__(self, desk: Desk) -> None:
-        super().__init__()
-        self._desk = desk
-
-    def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """True: the Search counts live trials itself."""
-        return True
-
-    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
-        """Tune's question for the next trial."""
-        config = self._desk.guarded(lambda: self._desk.suggest(trial_id), None)
-        never: str = Searcher.FINISHED
-        return never if config is None and self._desk.search.over else config
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Only Tune's own giving up is news here; everything else came through the scheduler."""
-        if error:
-            self._desk.guarded(lambda: self._desk.fail(trial_id), None)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the only truth."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Never: a Tune snapshot is not read back."""
-        raise NotImplementedError("hpsearch resumes from its store, never from Tune's snapshot")
-
-
-class _Scheduler(FIFOScheduler):  # type: ignore[misc]
-    """Ray Tune's scheduler that forwards results to the desk and stops what the Search stops."""
-
-    def __init__(self, desk: Desk) -> None:
-        super().__init__()
-        self._desk = desk
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial that was added before is one that Tune recovers from a lost actor."""
-        if self._desk.knows_lost(trial):
-            self._desk.guarded(lambda: self._desk.recover(trial), None)
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """The only door for measurements and endings."""
-        goes_on = self._desk.guarded(lambda: self._desk.hear(trial, result), False)
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """The trial was stopped; free its slot."""
-        self._desk.guarded(lambda: self._desk.release(trial), None)
-
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None: Tune starts pending trials in order by itself, without scanning them all each turn."""
-
-
-class _Trainable(tune.Trainable):  # type: ignore[misc]
-    """The actor: one slot that runs one launch after another."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Start the fork server and the first launch."""
-        self._slot = Slot()
-        self.relaunch(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start the next launch; always True, because Tune tells nobody of a False."""
-        self.relaunch(new_config)
-        return True
-
-    def relaunch(self, config: dict[str, Any]) -> None:
-        """Start a launch in a fresh process; what prevents it is told by the next step."""
-        self._trouble = ""
-        if not config["launch"]:
-            return
-        try:
-            self._slot.start(Launch.from_json(json.loads(config["launch"])))
-        except Exception as error:  # a process boundary; nobody hears what `relaunch` raises
-            self._trouble = f"its process could not be started: {error!r}"
-
-    def step(self) -> dict[str, Any]:
-        """What the trial's process reported since the last step."""
-        if self._trouble:
-            return {"lines": [], "lost": self._trouble}
-        heard = self._slot.poll(STEP)
-        return {"lines": heard.lines, "lost": heard.lost}
-
-    def abandon(self) -> None:
-        """The Search is done with the trial: kill what still runs of it."""
-        self._slot.kill()
-
-    def cleanup(self) -> None:
-        """The actor ends."""
-        self._slot.kill()
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Never: checkpoints are written by trials and known to the store."""
-        raise NotImplementedError("Ray Tune must not take checkpoints of hpsearch's trials")
+def _lacking(resources: Resources) -> str:
+    """What a trial waits for that no node has, or that others hold; nothing if it can start."""
+    free = ray.available_resources()
+    for name, amount in _asked(resources).items():
+        there = _largest(name)
+        if amount > there:
+            exist = f"{there:g} exist" + (" on the largest node" if there else "")
+            return f"waiting for {amount:g} {name}, {exist}: no trial starts until a node has them"
+        if amount > free.get(name, 0.0):
+            return f"waiting for {amount:g} {name}, {free.get(name, 0.0):g} are free"
+    return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,6 @@ from hpsearch.study.trial import Outcome, State, Trial
 
 Runner = Callable[[Search], None]
 Make = Callable[..., Search]
-
-
-@pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """One Ray for all tests of a session; each study joins it as it would join a cluster."""
-    from ray.cluster_utils import Cluster
-
-    node = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield node.address
-    node.shutdown()
 
 
 @pytest.fixture(params=["local", "cluster"])

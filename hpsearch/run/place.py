@@ -1,0 +1,132 @@
+"""What a worker does for its trials: one launch after another on a slot, and what it does when left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from hpsearch.run.process import Slot
+from hpsearch.study.trial import Cause, Launch
+
+# A step returns at least this often (seconds), so that stops are heard.
+STEP = 1.0
+# A worker that no driver has asked for so long (seconds) is cut off: its trial goes on elsewhere by then, or
+# nobody wants it. A driver that was stopped, or whose disk was full, for less loses nothing.
+SILENCE = 60.0
+# Between SIGTERM to a worker and its own end, once it has told of its checkpoint (seconds).
+FAREWELL = 10.0
+
+Result = dict[str, Any]
+
+
+class Place:
+    """A worker's slot and the launch that it runs; a launch tells of itself in each of its results.
+
+    `silence` is in seconds.
+    """
+
+    def __init__(self, silence: float = SILENCE, slot: Callable[[], Slot] = Slot) -> None:
+        self._make = slot
+        self._slot: Slot | None = None
+        self._lock = threading.RLock()  # the slot is this thread's or the watchman's, never both
+        self._by: list[int] | None = None
+        self._trouble = ""
+        self._cause = Cause.CRASHED
+        self._lines: list[str] = []  # said while nobody asked
+        self._asked = time.monotonic()
+        self._silence = silence
+        self._asked_to_part = False
+        self._noticed = False
+        threading.Thread(target=self._watch, name="watchman", daemon=True).start()
+
+    def relaunch(self, config: dict[str, Any]) -> None:
+        """Start a launch in a fresh process; what prevents it is told by the next step."""
+        with self._lock:
+            self._trouble, self._cause, self._lines, self._asked_to_part = "", Cause.CRASHED, [], False
+            self._asked = time.monotonic()
+            self._by = config.get("by")
+            if not config["launch"]:
+                return
+            try:
+                self._slot = self._slot or self._make()
+                self._slot.start(Launch.from_json(json.loads(config["launch"])))
+            except Exception as error:  # a process boundary; nobody hears what this raises
+                self._trouble = f"its process could not be started: {error!r}"
+
+    def step(self) -> Result:
+        """What the trial's process reported since the last step, and by which launch."""
+        with self._lock:
+            self._asked = time.monotonic()
+            try:
+                return self._step()
+            finally:
+                self._asked = time.monotonic()
+
+    def _step(self) -> Result:
+        lines, self._lines = self._lines, []
+        result: Result = {"lines": lines, "lost": None, "cause": str(Cause.CRASHED), "by": self._by}
+        if self._trouble:
+            return result | {"lost": self._trouble, "cause": str(self._cause)}
+        if self._slot is None:
+            time.sleep(STEP)
+        elif self._asked_to_part or self._noticed:
+            lines += self._slot.part()
+            return result | {"parted": True}
+        else:
+            heard = self._slot.poll(STEP)
+            lines += heard.lines
+            result |= {"lost": heard.lost, "cause": str(heard.cause)}
+        return result
+
+    def part(self) -> None:
+        """Let the trial keep its state and end, with the next step: it goes on in the study's next life."""
+        self._asked_to_part = True
+
+    def abandon(self) -> None:
+        """The Search is done with the trial: kill what still runs of it."""
+        with self._lock:
+            if self._slot is not None:
+                self._slot.kill()
+
+    def hear_notice(self) -> None:
+        """Take SIGTERM for what it is, a notice that this worker's node goes away, while a trial runs here.
+
+        Ray's own answer to it would be to leave at once.
+        """
+        earlier = signal.getsignal(signal.SIGTERM)
+
+        def notice(number: int, frame: FrameType | None) -> None:
+            first, self._noticed = not self._noticed, True
+            if self._slot is None or not self._slot.busy:
+                if callable(earlier):
+                    earlier(number, frame)
+                os._exit(0)
+            if first:
+                threading.Timer(self._slot.grace + FAREWELL, os._exit, (0,)).start()
+
+        signal.signal(signal.SIGTERM, notice)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a notice was heard and the trial has ended: nothing more may start here."""
+        return self._noticed and not (self._slot is not None and self._slot.busy)
+
+    def _watch(self) -> None:
+        """End the trial when no driver has asked for long: this node may be cut off from it."""
+        while True:
+            time.sleep(min(1.0, self._silence / 4))
+            if time.monotonic() - self._asked < self._silence:
+                continue
+            with self._lock, contextlib.suppress(OSError):
+                silent = time.monotonic() - self._asked >= self._silence
+                if silent and not self._trouble and self._slot is not None and self._slot.busy:
+                    self._lines += self._slot.part()
+                    self._trouble = f"no driver asked for it for {self._silence:g} s"
+                    self._cause = Cause.PREEMPTED

@@ -1,0 +1,69 @@
+"""What the main thread looks at while Tune's loop runs beside it: the clock, Ray, the loop's end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from hpsearch.errors import Interrupted
+from hpsearch.run.desk import Desk
+from hpsearch.run.lookout import Lookout
+
+# A worker says something every second. When none has for so long after the study's stop (seconds), the
+# loop is told to end: what it still waits for is a place for a trial, or a node that is gone.
+QUIET = 5.0
+# What the loop may take for that beyond the time that its actors have (seconds).
+LATE = 10.0
+# Until the first word that no trial can start, and between two of them (seconds).
+PATIENCE, REMINDER = 15.0, 60.0
+log = logging.getLogger(__name__)
+
+
+class Vigil:
+    """Looks, and says whether the loop is still to be waited for.
+
+    `lacking` says what trials wait for, `hurry` tells the loop to end, `cleanup` is how long actors have to
+    (seconds).
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        lookout: Lookout,
+        lacking: Callable[[], str],
+        hurry: Callable[[], None],
+        cleanup: float,
+    ) -> None:
+        self._desk = desk
+        self._lookout = lookout
+        self._lacking = lacking
+        self._hurry = hurry
+        self._cleanup = cleanup
+        self._hurried: float | None = None
+        self._mention = time.monotonic() + PATIENCE
+
+    def look(self) -> bool:
+        """False when the loop should have ended. Raises Interrupted when what it depends on is dead."""
+        self._desk.look()
+        now = time.monotonic()
+        if self._lookout.trouble:
+            raise Interrupted(
+                f"Ray cannot go on: {self._lookout.trouble}",
+                hint="`hpsearch resume` goes on, once there is a Ray",
+            )
+        if self._desk.stopped is None:
+            if not self._desk.placed and now > self._mention:
+                self._mention = now + REMINDER
+                # On a thread of its own, because it asks Ray.
+                threading.Thread(target=self._say_what_lacks, name="lack", daemon=True).start()
+            return True
+        if self._hurried is None and now - max(self._desk.heard, self._desk.stopped) > QUIET:
+            self._hurried = now
+            self._hurry()
+        return self._hurried is None or now - self._hurried < self._cleanup + LATE
+
+    def _say_what_lacks(self) -> None:
+        if lack := self._lacking():
+            log.warning("%s", lack)
