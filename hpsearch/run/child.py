@@ -21,10 +21,16 @@ from hpsearch.run.kin import die_with
 from hpsearch.run.wire import encode
 from hpsearch.study.trial import Launch, Report
 
+# Of the fork server: imported there, and nowhere else.
+ADOPT = "hpsearch.run.adopt"
+
 
 def main(execute: str, launch: str, writer: Connection, prints: Connection) -> None:
     """The trial's own process: alone in its group, tied to its parent's life, its output in a pipe."""
     _leave_home()
+    given = Launch.from_json(json.loads(launch))
+    if server := sys.modules.get(ADOPT):
+        server.tell(given.grace)
     _redirect(prints)
     # A bare number: an object that owns it would close it once more in a process that became another program.
     descriptor = os.dup(writer.fileno())
@@ -32,7 +38,7 @@ def main(execute: str, launch: str, writer: Connection, prints: Connection) -> N
     sender = _Sender(descriptor)
     with faults.point("trial.start"):
         run: Callable[[Launch, Callable[[Report], bool]], int] = pkgutil.resolve_name(execute)
-    taken_by = run(Launch.from_json(json.loads(launch)), sender.report)
+    taken_by = run(given, sender.report)
     with faults.point("trial.end"):
         sender.finish()
     if taken_by:
@@ -69,8 +75,10 @@ def _redirect(prints: Connection) -> None:
     os.dup2(prints.fileno(), 2)
     prints.close()
     # New ones, because a stream remembers whether it could seek. What the old ones hold was not the trial's.
-    sys.stdout = sys.__stdout__ = _stream(1, sys.stdout)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _stream(2, sys.stderr)  # type: ignore[misc]
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = _stream(descriptor, getattr(sys, name))
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _stream(descriptor: int, like: TextIO | None) -> TextIO:

@@ -66,6 +66,24 @@ def end_adopted(parent: int, spared: Container[int]) -> None:
         time.sleep(0.002)
 
 
+def end_marked(mark: str) -> None:
+    """Kill all processes with a mark in their environment, whoever their parents are."""
+    deadline = time.monotonic() + PATIENCE_WITH_THE_KERNEL
+    while (found := _marked(mark.encode())) and time.monotonic() < deadline:
+        _kill(found)
+        time.sleep(0.002)
+
+
+def _marked(mark: bytes) -> list[int]:
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
+        # It may end meanwhile, or be another user's. A dead one has no environment any more.
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environment:  # noqa: PTH123
+            if mark in environment.read():
+                found.append(int(pid))
+    return found
+
+
 def adopted(parent: int, spared: Container[int] = ()) -> list[int]:
     """The children of a process that are in other process groups than its own, but for the spared ones.
 

@@ -10,16 +10,15 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
 
 from hpsearch import faults
-from hpsearch.run import child
+from hpsearch.run import child, server
 from hpsearch.run.attempt import NOTICE
 from hpsearch.run.kin import Seen, adopt_orphans, adopted, brood, end_adopted
 from hpsearch.run.output import Output, Pump
@@ -27,7 +26,6 @@ from hpsearch.run.watch import Offence, Watch
 from hpsearch.run.wire import encode, is_ending, is_failure
 from hpsearch.study.trial import Cause, Ending, Launch, Report, State
 
-ADOPT = "hpsearch.run.adopt"
 PRELOAD = ("hpsearch.run.child", "hpsearch.run.attempt", "hpsearch.train.preload")
 EXECUTE = "hpsearch.run.attempt:execute"
 # Reports travel together, because each trip costs the driver milliseconds that short trials would feel: a
@@ -40,7 +38,7 @@ SUPERVISION = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a poll brought: reports as lines of JSON; why the process is lost, if it is, and for which cause."""
+    """What a poll brought: reports as lines of JSON; why the process is lost, if it is, in words and kind."""
 
     lines: list[str]
     lost: str | None = None
@@ -71,11 +69,7 @@ class Slot:
         self._serves = bool(preload)
         if not preload:
             return
-        # One BLAS thread: a fork copies only the forking thread, and the locks of others stay taken.
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[name] = "1"
-        self._context.set_forkserver_preload([ADOPT, *preload])
-        forkserver.ensure_running()
+        server.start(self._context, preload)
 
     def start(self, launch: Launch) -> None:
         """Start a launch in a fresh process; whatever still ran here is killed first."""
@@ -91,7 +85,7 @@ class Slot:
             self._spared = set(adopted(os.getpid()))
             adopt_orphans()
         try:
-            with faults.point("spawn.fork"), _without_main():
+            with faults.point("spawn.fork"), server.without_main(), server.marking():
                 process.start()
         except BaseException:
             output.close()
@@ -179,9 +173,7 @@ class Slot:
     @property
     def _parent(self) -> int:
         """Whose child the trial's process is."""
-        if not self._serves:
-            return os.getpid()
-        return int(forkserver._forkserver._forkserver_pid or 0)  # type: ignore[attr-defined]
+        return server.pid() if self._serves else os.getpid()
 
     def _end(self, *, at_once: bool = False) -> list[str]:
         """The same, or by SIGKILL at once; returns what the trial said meanwhile."""
@@ -210,7 +202,9 @@ class Slot:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.join()
-        with contextlib.suppress(ProcessLookupError):  # the server is gone, and with it what it would adopt
+        if self._serves and server.has_died():
+            server.end_brood()
+        else:
             end_adopted(self._parent, self._spared)
 
     def _last_words(self, seconds: float) -> list[str]:
@@ -291,15 +285,3 @@ def _name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # one of the nameless real-time signals
         return signal.strsignal(number) or "unknown"
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide the driver's main module, which multiprocessing would run again in the child."""
-    main = vars(sys.modules["__main__"])
-    hidden: dict[str, Any] = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
-    main["__spec__"] = None
-    try:
-        yield
-    finally:
-        main.update(hidden)

@@ -8,7 +8,8 @@ from hpsearch.study.trial import Ending, State
 
 # `torch.cuda.OutOfMemoryError` and `torch.OutOfMemoryError` are one; other frameworks have their own words.
 _OUT_OF_MEMORY = re.compile(
-    r"(?:^|[\s.])(?:OutOfMemoryError|MemoryError|ResourceExhaustedError)\b|CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY"
+    r"(?:^|[\s.])(?:OutOfMemoryError|MemoryError|ResourceExhaustedError)\b"
+    r"|CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY"
 )
 
 

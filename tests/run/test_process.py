@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 from hpsearch.run import child
-from hpsearch.run.process import Slot, forkserver
+from hpsearch.run.process import Slot
 from hpsearch.run.wire import decode, encode
 from hpsearch.study.trial import Checkpoint, Context, Ending, Launch, Measurement, Report, State
 
@@ -177,7 +178,9 @@ def test_nothing_outlives_a_killed_owner(tmp_path: Path) -> None:
 import sys; sys.path.insert(0, {str(HERE)!r})
 from pathlib import Path
 from test_process import launch
-from hpsearch.run.process import Slot, forkserver
+from multiprocessing import forkserver
+
+from hpsearch.run.process import Slot
 if __name__ == "__main__":
     slot = Slot()
     slot.start(launch(Path({str(tmp_path)!r}), "hangs"))
