@@ -6,15 +6,19 @@ evidence that its fault really happened: a pid that died, a count above zero, a 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from postgres_server import Server
 
 CATALOGUE = tuple(f"F{number:02d}" for number in range(1, 65))
 README = Path(__file__).parents[1] / "README.md"
@@ -95,6 +99,22 @@ def ray_address() -> Iterator[str]:
     node.shutdown()
 
 
+NO_POSTGRES = "no PostgreSQL here"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A real server on loopback, one for all tests of a process; each test makes a database of its own."""
+    from postgres_server import Missing, served
+
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(served())
+        except Missing as missing:
+            pytest.skip(f"{NO_POSTGRES}: {missing}")
+        yield server
+
+
 FAILED = pytest.StashKey[bool]()
 
 
@@ -108,6 +128,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    skipped = terminalreporter.stats.get("skipped", ())
+    untested = [each for each in skipped if NO_POSTGRES in str(each.longrepr)]
+    if untested:
+        title = f"{len(untested)} tests of stores on PostgreSQL DID NOT RUN"
+        terminalreporter.write_sep("!", title, red=True)
+        terminalreporter.write_line(str(untested[0].longrepr[-1]))
     tested: dict[str, bool] = {}
     for outcome in ("passed", "failed", "error", "skipped", "rerun"):
         for report in terminalreporter.stats.get(outcome, ()):

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: on loopback, with passwords, its files in memory, no setting weakened."""
+"""A PostgreSQL server of the tests' own: on loopback, with passwords, in memory, nothing weakened."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def served() -> Iterator[Server]:
             postmaster = server.pid
             os.kill(postmaster, signal.SIGQUIT)
             ended = time.monotonic() + 20
-            while Path(f"/proc/{postmaster}").exists() and time.monotonic() < ended:
+            while (directory / "data/postmaster.pid").exists() and time.monotonic() < ended:
                 time.sleep(0.02)
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -284,6 +284,17 @@ def _attempt(number: int, started: int, resumed_from: int | None, cause: str, re
     return Attempt(number, started, resumed_from, Cause(cause), reason)
 
 
+def storable(row: Row) -> Row:
+    """A row with texts as every database keeps them: without NUL, and without halves of characters."""
+    return {name: _kept(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _kept(text: str) -> str:
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
 def rows_of(study: str, entry: Entry, lsn: int, epoch: int) -> Iterable[tuple[Table, Row]]:
     """The rows of a fact, numbered from `lsn` on: one for each metric of a measurement, else one."""
     fact = entry.fact
@@ -292,7 +303,7 @@ def rows_of(study: str, entry: Entry, lsn: int, epoch: int) -> Iterable[tuple[Ta
     else:
         contents = [_single_row(entry, epoch)]
     for offset, (table, content) in enumerate(contents):
-        row = {"study": study, "lsn": lsn + offset, **content}
+        row = storable({"study": study, "lsn": lsn + offset, **content})
         row["checksum"] = checksum(row)
         yield table, row
 

@@ -1,31 +1,23 @@
-"""The store: what was committed is there, once, in order, and nobody else writes."""
+"""The store in whatever kind of database: what was committed is there, once, in order, by one writer."""
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import signal
-import sqlite3
-import stat
 import subprocess
 import sys
-import tempfile
 import threading
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
+from stores import SUGGESTED, Stores
 
-from hpsearch.errors import Interrupted, StoreDamaged, StudyBusy, UsageError
-from hpsearch.spec.reading import parse
-from hpsearch.study.history import StoreReader, holds_study
-from hpsearch.study.schema import FACT_TABLES, sealed
-from hpsearch.study.sqlite import DATABASE
-from hpsearch.study.store import Store, is_owned
+from hpsearch.errors import HpsearchError, Interrupted, StoreDamaged, StudyBusy, UsageError
+from hpsearch.study.schema import sealed
 from hpsearch.study.trial import (
     Attempt,
     Cause,
@@ -36,35 +28,13 @@ from hpsearch.study.trial import (
     Measurement,
     Outcome,
     State,
-    Study,
     StudyEnding,
     Trial,
 )
 
-YAML = """\
-trainingInput:
-  pythonModule: hpsearch.trainers.linear_regression
-  hyperparameters:
-    goal: MINIMIZE
-    hyperparameterMetricTag: loss
-    maxTrials: 3
-    params:
-      - {parameterName: x, type: DOUBLE, minValue: 0, maxValue: 1}
-"""
-SUGGESTED = [Entry(0, Trial(0, "u-0", {"x": 0.1}, 5), attributes={"k": [1, 2.5]}), Entry(0, Attempt(1, 5))]
 
-
-def new_store(home: Path, name: str = "s") -> Store:
-    spec = parse(YAML, "x.yaml").spec
-    assert spec
-    study = Study(name, "u", 1, spec, home / name, "abc", {"torch": "2.13.0"})
-    store = Store.create(study, "sqlite:///m.db")
-    store.take(2)
-    return store
-
-
-def test_everything_that_was_committed_is_read_back(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
+def test_everything_that_was_committed_is_read_back(stores: Stores) -> None:
+    store = stores.new()
     store.commit(SUGGESTED)
     store.commit(
         [
@@ -75,7 +45,7 @@ def test_everything_that_was_committed_is_read_back(tmp_path: Path) -> None:
     store.commit(
         [Entry(0, Ending(State.PRUNED, "worse", 9)), Entry(None, StudyEnding(Outcome.DEADLINE, "late", 10))]
     )
-    history = StoreReader(tmp_path / "s").history()
+    history = stores.home.history("s")
     store.close()
     [trial] = history.trials
     assert (trial.number, trial.uid, dict(trial.params), trial.created) == (0, "u-0", {"x": 0.1}, 5)
@@ -93,284 +63,262 @@ def test_everything_that_was_committed_is_read_back(tmp_path: Path) -> None:
     assert history.study.spec.max_trials == 3
 
 
-def test_changes_come_in_the_order_of_a_counter_without_gaps(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
+def test_changes_come_in_the_order_of_a_counter_without_gaps(stores: Stores) -> None:
+    store = stores.new()
     store.commit(SUGGESTED)
     store.commit([Entry(0, Measurement(1, {"loss": 1.0, "acc": 2.0}, 7))])
     store.commit([Entry(0, Ending(State.COMPLETED, "done", 9))])
-    reader = StoreReader(tmp_path / "s")
+    reader = stores.home.reader("s")
     changes = reader.changes(0, 100)
     assert [change.lsn for change in changes] == [1, 2, 3, 4, 5]
     kinds = [type(change.fact).__name__ for change in changes]
     assert kinds == ["Trial", "Attempt", "Measurement", "Measurement", "Ending"]
     assert [change.lsn for change in reader.changes(2, 2)] == [3, 4]
     assert reader.changes(5, 100) == ()
+    reader.close()
     store.close()
 
 
-def test_a_commit_is_all_or_nothing(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
+def test_a_commit_is_all_or_nothing(stores: Stores) -> None:
+    store = stores.new()
     store.commit(SUGGESTED)
     twice = Entry(0, Ending(State.COMPLETED, "done", 9))
     with pytest.raises(Interrupted, match="refused a write"):
         store.commit([Entry(0, Measurement(1, {"loss": 1.0}, 7)), twice, twice])
-    history = StoreReader(tmp_path / "s").history()
+    history = stores.home.history("s")
     store.close()
     assert history.trials[0].measurements == []
     assert history.trials[0].ending is None
 
 
-def test_the_settings_that_make_commits_durable_are_in_force(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
-    driver = store._connection
-    values = [driver.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
-    driver.rollback()
-    store.close()
-    assert values == ["wal", 2]
-
-
-def test_a_second_driver_is_refused_and_told_who_has_the_study(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
-    assert is_owned(tmp_path / "s")
+def test_a_second_driver_is_refused_within_a_second_and_told_who_has_the_study(stores: Stores) -> None:
+    store = stores.new()
+    assert stores.home.is_owned("s")
+    asked = time.monotonic()
     with pytest.raises(StudyBusy, match=f"process {os.getpid()}"):
-        Store.open(tmp_path / "s")
+        stores.home.open("s")
+    assert time.monotonic() - asked < 1
     store.close()
-    assert not is_owned(tmp_path / "s")
-    again = Store.open(tmp_path / "s")
+    assert not stores.home.is_owned("s")
+    again = stores.home.open("s")
     assert again.take(3).epoch == 2
     again.close()
 
 
-def test_a_driver_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
-    with sqlite3.connect(tmp_path / "s" / DATABASE) as rival:
-        rival.row_factory = sqlite3.Row
-        lease = dict(rival.execute("SELECT * FROM lease").fetchone())
-        taken = sealed(lease | {"epoch": lease["epoch"] + 1})
-        rival.execute("UPDATE lease SET epoch = :epoch, checksum = :checksum", taken)
-    rival.close()
+def test_a_driver_that_lost_its_lease_writes_nothing(stores: Stores) -> None:
+    store = stores.new()
+    [lease] = stores.rows("SELECT * FROM lease")
+    taken = sealed(lease | {"epoch": lease["epoch"] + 1})
+    assert stores.behind_its_back("UPDATE lease SET epoch = :epoch, checksum = :checksum", taken) == 1
     with pytest.raises(StudyBusy, match="nothing was written"):
         store.commit(SUGGESTED)
-    assert StoreReader(tmp_path / "s").history().trials == []
+    assert stores.home.history("s").trials == []
     with pytest.raises(StudyBusy):
         store.close()
 
 
-def test_the_outbox_offset_travels_with_the_next_commit(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
+def test_the_outbox_offset_travels_with_the_next_commit(stores: Stores) -> None:
+    store = stores.new()
     store.progress = lambda: (17, "run-1")
     store.commit(SUGGESTED)
-    history = StoreReader(tmp_path / "s").history()
+    history = stores.home.history("s")
     assert (history.offset, history.parent_run_id) == (17, "run-1")
     store.progress = lambda: (18, "run-1")
     store.close()
-    assert StoreReader(tmp_path / "s").history().offset == 18
+    assert stores.home.history("s").offset == 18
 
 
-def test_another_tracking_address_is_told_everything_anew(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
+def test_another_tracking_address_is_told_everything_anew(stores: Stores) -> None:
+    store = stores.new()
     store.progress = lambda: (17, "run-1")
     store.close()
     for uri, expected in (("sqlite:///m.db", (17, "run-1")), ("http://new", (0, None)), (None, (0, None))):
-        store = Store.open(tmp_path / "s")
+        store = stores.home.open("s")
         history = store.take(3, uri)
         store.close()
         assert (history.offset, history.parent_run_id) == expected
     assert history.tracking_uri == "http://new"
 
 
-@given(st.lists(st.floats() | st.integers(-(2**53), 2**53), min_size=1, max_size=8))
-@example([-0.0, 5e-324, math.inf, -math.inf, math.nan])
-@settings(max_examples=50, deadline=None, derandomize=True)
-def test_every_number_that_is_written_is_read_back_and_proven(values: list[float]) -> None:
-    with tempfile.TemporaryDirectory() as home:
-        store = new_store(Path(home))
-        store.commit(SUGGESTED)
+def test_every_number_that_is_written_is_read_back_and_proven(stores: Stores) -> None:
+    store = stores.new()
+    store.commit(SUGGESTED)
+    reader, written = stores.home.reader("s"), 0
+
+    @given(st.lists(st.floats() | st.integers(-(2**53), 2**53), min_size=1, max_size=8))
+    @example([-0.0, 5e-324, math.inf, -math.inf, math.nan, 1.7976931348623157e308])
+    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def check(values: list[float]) -> None:
+        nonlocal written
+        written += 1
         metrics = {f"m{n}": value for n, value in enumerate(values)}
-        store.commit([Entry(0, Measurement(1, metrics, 7))])
-        [trial] = StoreReader(Path(home) / "s").history().trials
-        store.close()
-    found = trial.measurements[0].metrics
-    assert all(found[n] == v or (math.isnan(found[n]) and math.isnan(v)) for n, v in metrics.items())
+        before = store.lsn
+        store.commit([Entry(0, Measurement(written, metrics, 7))])
+        facts = [change.fact for change in reader.changes(before, 100)]
+        found = {n: v for fact in facts if isinstance(fact, Measurement) for n, v in fact.metrics.items()}
+        assert found.keys() == metrics.keys()
+        assert all(found[n] == v or (math.isnan(found[n]) and math.isnan(v)) for n, v in metrics.items())
 
-
-def test_after_a_commit_that_raised_nothing_more_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = new_store(tmp_path)
-    store.commit(SUGGESTED)
-    dialect = store._engine.dialect
-    really = dialect.do_commit
-
-    def commit(connection: Any) -> None:
-        really(connection)  # it happened, and nobody learns of it
-        raise sqlite3.OperationalError("disk I/O error")
-
-    monkeypatch.setattr(dialect, "do_commit", commit)
-    with pytest.raises(Interrupted, match="disk I/O error"):
-        store.commit([Entry(0, Measurement(1, {"loss": 1.0}, 7))])
-    monkeypatch.setattr(dialect, "do_commit", really)
-    with pytest.raises(Interrupted, match="an earlier write"):
-        store.commit([Entry(0, Measurement(2, {"loss": 1.0}, 7))])
+    check()
+    assert written > 30
+    reader.close()
     store.close()
-    again = Store.open(tmp_path / "s")
-    assert [m.step for m in again.take(9).trials[0].measurements] == [1]
-    again.commit([Entry(0, Measurement(2, {"loss": 1.0}, 7))])
-    again.close()
 
 
-def test_looking_whether_a_study_is_owned_keeps_nobody_out(tmp_path: Path) -> None:
-    new_store(tmp_path).close()
-    glance = os.open(tmp_path / "s" / "lock", os.O_RDONLY)
-    fcntl.flock(glance, fcntl.LOCK_SH)
-    threading.Timer(0.1, os.close, [glance]).start()
-    Store.open(tmp_path / "s").close()
+TEXTS = ["", "ä ∂ 𝄞 \N{PILE OF POO}", "a'b\"c\\d", "%s %(x)s :name {0}", "\x1b[31m\r\n\t\x7f", "x" * 100_000]
 
 
-def test_reading_news_does_not_look_through_all_that_is_old(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
-    reader = StoreReader(tmp_path / "s")
-    queries: list[str] = []
-    store.commit(SUGGESTED)
-    event.listen(reader._engine, "before_cursor_execute", lambda c, k, text, *rest: queries.append(text))
-    reader.changes(0, 10)
+@pytest.mark.parametrize("text", [*TEXTS, "a\0b", "\udcff half a character"], ids=range(8))
+def test_every_text_that_is_written_is_read_back_and_proven(stores: Stores, text: str) -> None:
+    store = stores.new()
+    store.commit([Entry(0, Trial(0, "u-0", {"x": text}, 5), attributes={text[:9]: text}), SUGGESTED[1]])
+    store.commit([Entry(0, Ending(State.FAILED, text, 9))])
     store.close()
-    plans = []
-    with sqlite3.connect(tmp_path / "s" / DATABASE) as database:
-        for query in queries:
-            if "lsn >" in query:
-                explained = database.execute(f"EXPLAIN QUERY PLAN {query}", ("s", 0, 10)).fetchall()
-                plans += [row[3] for row in explained if "TEMP B-TREE" not in row[3]]
-    database.close()
-    assert len(plans) == len(FACT_TABLES)
-    assert all(plan.startswith("SEARCH") for plan in plans), plans
+    [trial] = stores.home.history("s").trials
+    assert dict(trial.params) == {"x": text}
+    assert trial.ending
+    if text in TEXTS:
+        assert trial.ending.reason == text
+    else:  # what no database keeps must not end a study, either
+        assert trial.ending.reason in ("a\N{REPLACEMENT CHARACTER}b", "? half a character")
 
 
 @pytest.mark.parametrize("table", ["trial", "attempt", "measurement", "checkpoint", "ending", "study"])
-def test_a_row_that_was_changed_behind_its_back_is_damage(tmp_path: Path, table: str) -> None:
-    store = new_store(tmp_path)
+def test_a_row_that_was_changed_behind_its_back_is_damage(stores: Stores, table: str) -> None:
+    store = stores.new()
     store.commit(SUGGESTED)
     store.commit([Entry(0, Measurement(10, {"loss": 1.5}, 7)), Entry(0, Checkpoint(10, 1, "c", 3, "ff"))])
     store.commit([Entry(0, Ending(State.COMPLETED, "done", 9))])
     store.close()
-    column = {
-        "trial": "params='{\"x\": 0.2}'",
-        "attempt": "started=6",
-        "measurement": "value=1.25",
-        "checkpoint": "sha256='fe'",
-        "ending": "state='pruned'",
-        "study": "uid='v'",
+    column, value = {
+        "trial": ("params", '{"x": 0.2}'),
+        "attempt": ("started", 6),
+        "measurement": ("value", 1.25),
+        "checkpoint": ("sha256", "fe"),
+        "ending": ("state", "pruned"),
+        "study": ("uid", "v"),
     }[table]
-    with sqlite3.connect(tmp_path / "s" / DATABASE) as tamperer:
-        assert tamperer.execute(f"UPDATE {table} SET {column}").rowcount == 1
-    tamperer.close()
+    assert stores.behind_its_back(f"UPDATE {table} SET {column} = :value", {"value": value}) == 1
     with pytest.raises(StoreDamaged, match=f"table {table}"):
-        StoreReader(tmp_path / "s").history()
+        stores.home.history("s")
 
 
-def test_a_row_that_is_missing_is_damage(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
+def test_a_row_that_is_missing_is_damage(stores: Stores) -> None:
+    store = stores.new()
     store.commit(SUGGESTED)
     store.commit([Entry(0, Measurement(10, {"loss": 1.5, "acc": 2.0}, 7))])
     store.close()
-    with sqlite3.connect(tmp_path / "s" / DATABASE) as tamperer:
-        tamperer.execute("DELETE FROM measurement WHERE metric='acc'")
-    tamperer.close()
+    assert stores.behind_its_back("DELETE FROM measurement WHERE metric = 'acc'") == 1
     with pytest.raises(StoreDamaged, match="3 facts where 4 were written"):
-        StoreReader(tmp_path / "s").history()
+        stores.home.history("s")
 
 
-def test_a_file_that_is_no_database_is_damage(tmp_path: Path) -> None:
-    store = new_store(tmp_path)
-    store.close()
-    (tmp_path / "s" / DATABASE).write_bytes(b"not a database, certainly not one" * 100)
-    with pytest.raises(StoreDamaged):
-        holds_study(tmp_path / "s")
-
-
-def test_a_study_is_created_once(tmp_path: Path) -> None:
-    new_store(tmp_path).close()
+def test_a_study_is_created_once(stores: Stores) -> None:
+    stores.new().close()
     with pytest.raises(UsageError, match="exists"):
-        new_store(tmp_path)
+        stores.new()
 
 
-def test_an_unknown_study_is_named(tmp_path: Path) -> None:
+def test_of_drivers_that_create_the_same_study_at_once_one_does(stores: Stores) -> None:
+    barrier = threading.Barrier(4)
+    made: list[int] = []
+    refused: list[HpsearchError] = []
+
+    def drive(uid: str) -> None:
+        barrier.wait()
+        try:
+            store = stores.made(uid=uid)
+        except HpsearchError as error:
+            refused.append(error)
+        else:
+            made.append(store.take(2).epoch)
+            store.commit(SUGGESTED)
+            store.close()
+
+    threads = [threading.Thread(target=drive, args=(f"u{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1], refused
+    assert all(isinstance(error, UsageError | StudyBusy) for error in refused), refused
+    assert len(stores.home.history("s").trials) == 1
+
+
+def test_studies_of_one_home_know_nothing_of_each_other(stores: Stores) -> None:
+    first, second = stores.new("a"), stores.new("b")
+    first.commit(SUGGESTED)
+    second.commit([Entry(0, Trial(0, "u-1", {"x": 0.2}, 5)), Entry(0, Attempt(1, 5))])
+    second.commit([Entry(0, Measurement(1, {"loss": 1.0}, 7))])
+    assert stores.home.names() == ["a", "b"]
+    assert [trial.uid for trial in stores.home.history("a").trials] == ["u-0"]
+    assert [trial.uid for trial in stores.home.history("b").trials] == ["u-1"]
+    first.close()
+    assert [stores.home.is_owned(name) for name in "ab"] == [False, True]
+    second.close()
+
+
+def test_an_unknown_study_is_named(stores: Stores) -> None:
     with pytest.raises(UsageError, match="no study 'nope'"):
-        Store.open(tmp_path / "nope")
-    assert not (tmp_path / "nope").exists()
+        stores.home.open("nope")
+    assert not stores.home.holds("nope")
+    assert not stores.home.is_owned("nope")
+    assert not stores.home.place("nope").exists()
 
 
-def test_an_unwritable_home_is_named(tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    with pytest.raises(UsageError, match="cannot write to the study directory"):
-        new_store(blocked)
+def test_a_new_study_gets_a_number_above_all_that_are_taken(stores: Stores) -> None:
+    assert stores.home.free_name("s") == "s-1"
+    stores.new("s-4").close()
+    stores.home.place("s-6").mkdir()
+    assert stores.home.free_name("s") == "s-7"
 
 
-def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
-    earlier = os.umask(0)
-    try:
-        store = new_store(tmp_path)
-        modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "s").iterdir()}
-        directory = stat.S_IMODE((tmp_path / "s").stat().st_mode)
-        store.close()
-    finally:
-        os.umask(earlier)
-    assert directory == 0o700
-    assert set(modes) >= {"study.db", "study.db-wal", "lock"}
-    assert set(modes.values()) == {0o600}
-
-
-def test_a_killed_driver_leaves_all_it_committed_and_the_lease_free(tmp_path: Path) -> None:
+def test_a_killed_driver_leaves_all_it_committed_and_the_study_free(stores: Stores) -> None:
     script = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from test_store import SUGGESTED, new_store
-store = new_store(Path({str(tmp_path)!r}))
+from stores import SUGGESTED, new_store
+store = new_store(Path({str(stores.home.directory)!r}), store=os.environ.get("HPSEARCH_STORE"))
 store.commit(SUGGESTED)
 print("committed", flush=True)
 sys.stdin.read()
 """
+    where = {"HPSEARCH_STORE": stores.home.store} if stores.home.store else {}
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **where},
     ) as child:
         assert child.stdout
         assert child.stdout.readline() == b"committed\n"
+        with pytest.raises(StudyBusy, match=f"process {child.pid}"):
+            stores.home.open("s")
         child.send_signal(signal.SIGKILL)
-    store = Store.open(tmp_path / "s")
+    assert not stores.home.is_owned("s")
+    store = stores.home.open("s")
     history = store.take(9)
     assert [trial.uid for trial in history.trials] == ["u-0"]
     assert history.epoch == 2
     store.close()
 
 
-def test_the_trials_that_a_study_knows_from_its_start_are_read_back_and_proven(tmp_path: Path) -> None:
-    ended = Trial(
-        7,
-        "u-7",
-        {"x": 0.25, "optimizer": "sgd"},
-        5,
-        [Attempt(1, 6), Attempt(2, 9, 10, Cause.OOM, "oom: 3 GiB")],
-    )
+def test_the_trials_that_a_study_knows_from_its_start_are_read_back_and_proven(stores: Stores) -> None:
+    attempts = [Attempt(1, 6), Attempt(2, 9, 10, Cause.OOM, "oom: 3 GiB")]
+    ended = Trial(7, "u-7", {"x": 0.25, "optimizer": "sgd"}, 5, attempts)
     ended.measurements = [
         Measurement(10, {"loss": math.nan, "acc": 0.5}, 7),
         Measurement(20, {"loss": 1.5}, 8),
     ]
     ended.ending = Ending(State.PRUNED, "too bad", 9)
     known = Known(ended, {"internal": {"x": 0.75}})
-    spec = parse(YAML).spec
-    assert spec
-    Store.create(Study("s", "v", 1, spec, tmp_path / "s"), "uri", [known]).close()
-    reader = StoreReader(tmp_path / "s")
-    (found,) = reader.history().known
+    stores.made(known=[known]).close()
+    (found,) = stores.home.history("s").known
     assert repr(found) == repr(known)  # NaN is not equal to itself
-    assert reader.history().trials == []
-    reader.close()
-    with sqlite3.connect(tmp_path / "s" / DATABASE) as connection:
-        connection.execute("UPDATE known SET ended = 10")
+    assert stores.home.history("s").trials == []
+    assert stores.behind_its_back("UPDATE known SET ended = 10") == 1
     with pytest.raises(StoreDamaged, match="table known"):
-        StoreReader(tmp_path / "s").history()
-    with sqlite3.connect(tmp_path / "s" / DATABASE) as connection:
-        connection.execute("DELETE FROM known")
+        stores.home.history("s")
+    assert stores.behind_its_back("DELETE FROM known") == 1
     with pytest.raises(StoreDamaged, match="knows 0 earlier trials where 1 were written"):
-        StoreReader(tmp_path / "s").history()
+        stores.home.history("s")
