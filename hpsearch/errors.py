@@ -9,6 +9,7 @@ HpsearchError                 1   a bug in hpsearch, when nothing below fits
  +-- StudyBusy               73   another driver owns the study
  +-- StoreDamaged            74   the store is damaged; nothing was overwritten
  +-- Interrupted             75   interrupted or a temporary failure; `resume` goes on
+      +-- StoreFull          75   there is no room for a write; nothing was written
 """
 
 from __future__ import annotations
@@ -72,3 +73,7 @@ class Interrupted(HpsearchError):
     """The study was interrupted, or something failed for a while; `resume` goes on."""
 
     exit_code = 75
+
+
+class StoreFull(Interrupted):
+    """The store has no room for a write, which was undone and may be tried again."""

@@ -20,8 +20,9 @@ from hpsearch.spec.reading import read
 from hpsearch.study.birth import check_name, git_sha, versions
 from hpsearch.study.history import History
 from hpsearch.study.home import Home
-from hpsearch.study.journal import Journal
+from hpsearch.study.journal import Journal, Waiting
 from hpsearch.study.pruning import make_pruner
+from hpsearch.study.retention import Retention
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search
 from hpsearch.study.store import Store
@@ -173,10 +174,12 @@ def _drive(
         with following(store, history, options.home, interval=FLUSH) as outbox:
             path = _python_path(study.spec, study.started_in)
             revisions = revising.Revisions(history, path)
-            journal = Journal(store, watcher.committed, history.trials, lambda: revisions.due(now()))
+            waiting = Waiting(unwanted=heard)
+            journal = Journal(store, watcher.committed, lambda: revisions.due(now()), waiting)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
             search.epoch = history.epoch
             search.restore(history.trials, history.attributes, history.known, history.last_ending)
+            journal.retention = Retention(study, search.trials)
 
             def stop(reason: str) -> None:
                 search.stop(Outcome.INTERRUPTED, reason, now())

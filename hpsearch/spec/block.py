@@ -9,7 +9,7 @@ from pydantic import Field
 from hpsearch.spec.cloud_ml_engine import HyperparametersForm
 from hpsearch.spec.conditions import Conditions
 from hpsearch.spec.form import Form, Listed
-from hpsearch.spec.model import Algorithm, PruningRule, Selection
+from hpsearch.spec.model import Algorithm, Keep, PruningRule, Selection
 from hpsearch.spec.quantities import Duration, Patience, Size
 from hpsearch.spec.scalars import (
     Boolean,
@@ -56,6 +56,7 @@ _SELECTIONS = Choice(
         "MEASUREMENT_SELECTION_TYPE_UNSPECIFIED": Selection.LAST,
     }
 )
+_KEPT = Choice(words={each.value: each for each in Keep}, meant={"LAST": "EACH", "OFF": "NONE"})
 _DIRECTORIES = Choice(words={"TRIAL": True, "CALLER": False})
 
 
@@ -169,6 +170,16 @@ class TrackingForm(Form):
     ] = None
 
 
+class CheckpointsForm(Form):
+    """Which checkpoints stay once a trial has ended; an unfinished one keeps what it needs to go on."""
+
+    keep: Annotated[
+        Keep | None,
+        _KEPT,
+        Field(description="BEST: the best trial's, at the step that counts; EACH: every trial's; ALL; NONE."),
+    ] = None
+
+
 class BlockForm(Form):
     """What the services have no word for; steps are optimizer updates."""
 
@@ -181,6 +192,7 @@ class BlockForm(Form):
     resources: ResourcesForm | None = None
     limits: LimitsForm | None = None
     tracking: TrackingForm | None = None
+    checkpoints: CheckpointsForm | None = None
     measurement_selection_type: Annotated[
         Selection | None, _SELECTIONS, Field(description="Which measurement of a trial is its objective.")
     ] = None

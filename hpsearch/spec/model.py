@@ -58,6 +58,15 @@ class PruningRule(StrEnum):
     NONE = "NONE"
 
 
+class Keep(StrEnum):
+    """Which checkpoints stay once a trial has ended; what an unfinished one needs always stays."""
+
+    BEST = "BEST"  # of the best trial the one that its value belongs to
+    EACH = "EACH"  # the same of each trial
+    ALL = "ALL"
+    NONE = "NONE"
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """When a parameter is active: while its parent, named by its key, has one of the values."""
@@ -335,6 +344,7 @@ class Spec:
     resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
     tracking: Tracking = field(default_factory=Tracking)
+    checkpoints: Keep = Keep.BEST
     constraints: tuple[Constraint, ...] = ()
     stopping: Stopping = field(default_factory=Stopping)
     program: Program = field(default_factory=Program)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hpsearch.spec.block import MAX_GRACE, BlockForm, LimitsForm, ResourcesForm, TrackingForm
 from hpsearch.spec.conditions import conditioned
 from hpsearch.spec.draft import Draft, warn_of_zero_failures
-from hpsearch.spec.model import Limits, Program, Resources, Tracking
+from hpsearch.spec.model import Keep, Limits, Program, Resources, Tracking
 from hpsearch.spec.node import Findings, Node
 from hpsearch.spec.programs import is_remote, warn_of_placeholders
 
@@ -137,6 +137,11 @@ def limits(block: BlockForm, draft: Draft, findings: Findings) -> Limits:
         max_failed_trials=(failed if failed is not None else theirs) or 0,
         **{name: value for name, value in given.items() if value is not None},
     )
+
+
+def checkpoints(block: BlockForm) -> Keep:
+    """Which checkpoints stay."""
+    return (block.checkpoints and block.checkpoints.keep) or Keep.BEST
 
 
 def tracking(block: BlockForm) -> Tracking:

@@ -133,6 +133,7 @@ def _lay(block: BlockForm, draft: Draft, source: _Source, findings: Findings) ->
         resources=resources,
         limits=limits,
         tracking=laid.tracking(block),
+        checkpoints=laid.checkpoints(block),
         constraints=draft.constraints,
         stopping=draft.stopping,
         program=program,

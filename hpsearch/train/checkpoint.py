@@ -6,10 +6,13 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Thread
+from typing import BinaryIO
 
 from hpsearch import faults
+from hpsearch.study.beneath import opened
 from hpsearch.study.trial import Checkpoint
 
 
@@ -105,35 +108,41 @@ class Writer:
 def write_durably(path: Path, data: memoryview) -> None:
     """Write a file that is either complete under its name, also after a power cut, or not there.
 
+    Only its owner can read it. No link is followed that lies in the place of its directory or of itself.
     Raises OSError, then without leaving a part behind: a full disk must get its space back.
     """
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sync_directory(path.parent.parent)
-    temporary = path.with_suffix(".writing")
-    try:
-        with temporary.open("wb") as file:
-            with faults.point("ckpt.write") as event:
-                file.write(data[: len(data) // 2])
+    made = not path.parent.is_dir()
+    path.parents[1].mkdir(mode=0o700, parents=True, exist_ok=True)
+    with opened(path.parents[1]) as trial, opened(path.parents[1], path.parent.name, make=True) as there:
+        if made:
+            os.fsync(trial)
+        temporary = path.with_suffix(".writing").name
+        try:
+            with os.fdopen(_new(temporary, there), "wb") as file:
+                _write(file, data)
+            with faults.point("ckpt.rename") as event:
+                os.replace(temporary, path.name, src_dir_fd=there, dst_dir_fd=there)
                 event.inside()
-                file.write(data[len(data) // 2 :])
-                file.flush()
-            with faults.point("ckpt.sync"):
-                os.fsync(file.fileno())
-        with faults.point("ckpt.rename") as event:
-            temporary.replace(path)
-            event.inside()
-            sync_directory(path.parent)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        raise
+                os.fsync(there)
+        except OSError:
+            for name in (temporary, path.name):
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=there)
+            raise
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _new(name: str, directory: int) -> int:
+    """A descriptor of a file that was not there before; what an earlier life left in its place goes."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+
+
+def _write(file: BinaryIO, data: memoryview) -> None:
+    with faults.point("ckpt.write") as event:
+        file.write(data[: len(data) // 2])
+        event.inside()
+        file.write(data[len(data) // 2 :])
+        file.flush()
+    with faults.point("ckpt.sync"):
+        os.fsync(file.fileno())
