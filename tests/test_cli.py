@@ -367,7 +367,8 @@ def test_bad_usage_leaves_with_2(hpsearch: Any, arguments: list[str]) -> None:
 def test_help_lists_the_commands_that_exist(hpsearch: Any) -> None:
     text = hpsearch("--help").out.partition("Commands:\n")[2]
     listed = [line.split()[0] for line in text.splitlines()]
-    assert listed == ["check", "run", "resume", "list", "show", "trials", "best", "schema", "ui"]
+    asking = ["list", "show", "trials", "best", "schema", "ui"]
+    assert listed == ["check", "run", "resume", *asking, "sync", "reconcile", "store"]
 
 
 def test_version_is_that_of_the_package(hpsearch: Any) -> None:

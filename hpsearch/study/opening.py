@@ -18,6 +18,7 @@ from hpsearch.study.wal import HEADER, Walk
 from hpsearch.study.witness import REPAIR
 
 DATABASE, LOG, LOCK = "study.db", "study.db-wal", "lock"
+UNFINISHED = ".unfinished"  # how the name of a repair's directory ends until it is done
 ANY_OWNER = "HPSEARCH_ANY_OWNER"
 _told: set[tuple[Path, Walk]] = set()
 _log = logging.getLogger(__name__)
@@ -49,6 +50,14 @@ def check_owner(directory: Path) -> None:
                     f"{path} belongs to user {owner}, and this is user {os.geteuid()}",
                     hint=f"`chown -R {os.geteuid()} {directory}`, or {ANY_OWNER}=1 to write all the same",
                 )
+
+
+def check_repaired(directory: Path) -> None:
+    """Raise StoreDamaged where a repair was begun and not finished."""
+    for path in directory.glob(f"repair-*{UNFINISHED}"):
+        raise StoreDamaged(
+            f"a repair of the store was not finished, see {path}", hint="run `hpsearch store repair` again"
+        )
 
 
 def prove_log(directory: Path) -> Walk:

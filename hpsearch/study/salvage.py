@@ -51,12 +51,15 @@ class Scan:
     unproven: list[tuple[str, Row]] = field(default_factory=list)
 
 
-def scan(path: Path) -> Scan:
-    """Everything in a database file; what SQLite cannot make sense of is a problem, not an error."""
-    found = Scan()
+def scan(path: Path, *, immutable: bool = False) -> Scan:
+    """Everything in a database file; what SQLite cannot make sense of is a problem, not an error.
+
+    `immutable`: nobody writes it, and SQLite puts no files beside it.
+    """
+    found, mode = Scan(), "mode=ro&immutable=1" if immutable else "mode=ro"
     try:
         with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
+            sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=30)
         ) as connection:
             # A byte that is no text makes a row that does not match its checksum, and no other unreadable.
             connection.text_factory = lambda data: data.decode(errors="surrogateescape")

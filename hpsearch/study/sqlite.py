@@ -144,6 +144,7 @@ class SqliteFile:
         """
         opening.check_place(self.directory)
         opening.check_owner(self.directory)
+        opening.check_repaired(self.directory)
         hold = FileLock(self.directory)
         try:
             log = opening.prove_own_log(self.directory)
