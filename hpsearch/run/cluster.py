@@ -151,9 +151,10 @@ def _private_files() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _apart(mark: str) -> Iterator[None]:
-    """Within it, a Ray starts with a token and on 127.0.0.1 alone, and all its processes bear the mark."""
-    # Ray takes that, too, to be its default, and warns.
-    os.environ.setdefault(access.MODE, "token")
+    """Within it, a Ray starts on 127.0.0.1 alone, and all its processes bear the mark.
+
+    That it asks for a token is its own default, unless the user's environment says otherwise.
+    """
     os.environ[undertaker.VARIABLE] = mark
     try:
         with _on_loopback():

@@ -16,8 +16,8 @@ from hpsearch.run.lookout import Lookout
 QUIET = 5.0
 # What the loop may take for that beyond the time that its actors have (seconds).
 LATE = 10.0
-# Until the first word that no trial can start, and between two of them (seconds).
-PATIENCE, REMINDER = 15.0, 60.0
+# Between two words that no trial can start, the first of which is said before the loop begins (seconds).
+REMINDER = 60.0
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +42,7 @@ class Vigil:
         self._hurry = hurry
         self._cleanup = cleanup
         self._hurried: float | None = None
-        self._mention = time.monotonic() + PATIENCE
+        self._mention = time.monotonic() + REMINDER
 
     def look(self) -> bool:
         """False when the loop should have ended. Raises Interrupted when what it depends on is dead."""
