@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import warnings
 from collections import Counter
@@ -11,8 +12,11 @@ from typing import Any
 
 import pytest
 from mlflow_facts import Facts, Tracking, make_facts
+from outbox_story import lives, told_home
 from tcp_proxy import Proxy
 from tracking_server import Server
+
+__all__ = ["lives", "told_home"]
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +24,9 @@ def template(mlflow_database: Path) -> Path:
     """An MLflow database with its tables: the migrations take seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import mlflow.tracking  # noqa: F401  (a warning in the import is not the first test's)
+        # The warnings in these imports are not the first test's.
+        for name in ("mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store"):
+            importlib.import_module(name)
     return mlflow_database
 
 

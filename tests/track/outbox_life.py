@@ -17,6 +17,7 @@ from pathlib import Path
 from hpsearch import faults
 from hpsearch.run.local import now
 from hpsearch.spec.reading import parse
+from hpsearch.study.history import History
 from hpsearch.study.home import Home
 from hpsearch.study.trial import (
     Attempt,
@@ -68,13 +69,28 @@ def create(home: Path) -> None:
     Home(home).create(Study(NAME, "study-1", CREATED, spec, home / NAME), default_uri(home)).close()
 
 
+def committed(history: History) -> int:
+    """How many of these facts a store holds: those of upkeep and of resumes do not count."""
+    trials = sum(
+        1 + bool(trial.attempts) + len(trial.measurements) + bool(trial.ending) for trial in history.trials
+    )
+    last = history.last_ending
+    return trials + (last is not None and last.outcome is Outcome.COMPLETED)
+
+
 def live(home: Path) -> None:
     store = Home(home).open(NAME)
     history = store.take(now())
     with following(store, history, home, interval=0.0) as outbox:
         facts = entries()
-        while store.lsn < len(facts):
-            store.commit(facts[store.lsn : store.lsn + 2])
+        there = committed(history)
+        again = [
+            Entry(trial.number, Attempt(len(trial.attempts) + 1, CREATED + 8_000))
+            for trial in history.trials
+            if trial.attempts and not trial.ending
+        ]
+        for part in (again, *(facts[start : start + 2] for start in range(there, len(facts), 2))):
+            store.commit(part)
             deadline = time.monotonic() + 30
             while outbox.offset < store.lsn:
                 assert time.monotonic() < deadline, outbox.problem
