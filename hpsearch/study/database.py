@@ -61,6 +61,9 @@ class Database(Protocol):
     def create_tables(self, connection: Connection) -> None:
         """Make what tables are not there, in the transaction that makes the study."""
 
+    def settle(self, connection: Connection) -> None:
+        """Make what a study is born with as safe as can be, after its transaction."""
+
     def prove_tables(self, connection: Connection) -> None:
         """Make sure that the tables are what they were made as. Raises StoreDamaged."""
 

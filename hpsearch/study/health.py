@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpsearch.study import witness
-from hpsearch.study.opening import DATABASE, look_at_log
+from hpsearch.study.opening import DATABASE, TRIALS, look_at_log, strays
 from hpsearch.study.salvage import Problem, Scan, scan
 from hpsearch.study.schema import check_version
 from hpsearch.study.witness import Testimony
-
-TRIALS = "trials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +47,6 @@ def examine(directory: Path) -> Health:
     lsn = found.lease["lsn"] if found.lease else max(found.facts, default=0)
     rows = len(found.facts) + len(found.known) + len(found.unproven) + bool(found.study) + bool(found.lease)
     return Health(tuple(problems), lsn, seen.lsn if seen else None, rows, log.tail)
-
-
-def strays(directory: Path, facts: Iterable[tuple[str, dict[str, object]]]) -> list[Path]:
-    """Directories of trials that the store does not know: a trial is recorded before it gets one."""
-    known = {f"{row['number']:04d}" for table, row in facts if table == "trial"}
-    there = directory / TRIALS
-    found = sorted(there.iterdir()) if there.is_dir() else []
-    return [path for path in found if path.name.isdecimal() and path.name not in known and path.is_dir()]
 
 
 def spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -96,7 +86,8 @@ def _witnesses(directory: Path, found: Scan, seen: Testimony | None) -> Iterator
     elif seen and seen.lsn > found.lease["lsn"]:
         text = f"lsn {seen.lsn} was acknowledged, and the store ends at lsn {found.lease['lsn']}"
         yield Problem("witness", text, lsn=found.lease["lsn"] + 1)
-    for path in strays(directory, found.facts.values()):
+    known = {row["number"] for table, row in found.facts.values() if table == "trial"}
+    for path in strays(directory, known):
         yield Problem("witness", f"the store knows no trial of the directory {TRIALS}/{path.name}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from collections.abc import Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hpsearch.study.wal import HEADER, Walk
 from hpsearch.study.witness import REPAIR
 
 DATABASE, LOG, LOCK = "study.db", "study.db-wal", "lock"
+TRIALS = "trials"
 UNFINISHED = ".unfinished"  # how the name of a repair's directory ends until it is done
 ANY_OWNER = "HPSEARCH_ANY_OWNER"
 _told: set[tuple[Path, Walk]] = set()
@@ -58,6 +60,13 @@ def check_repaired(directory: Path) -> None:
         raise StoreDamaged(
             f"a repair of the store was not finished, see {path}", hint="run `hpsearch store repair` again"
         )
+
+
+def strays(directory: Path, known: Set[int]) -> list[Path]:
+    """Directories of trials that a store does not know: a trial is recorded before it gets one."""
+    there = directory / TRIALS
+    found = sorted(there.iterdir()) if there.is_dir() else []
+    return [path for path in found if path.name.isdecimal() and int(path.name) not in known]
 
 
 def prove_log(directory: Path) -> Walk:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from hpsearch.errors import StoreDamaged, UsageError
 from hpsearch.study import opening, witness
-from hpsearch.study.health import TRIALS, Health, examine, spans, strays
+from hpsearch.study.health import Health, examine, spans
 from hpsearch.study.history import StoreReader
-from hpsearch.study.opening import DATABASE, LOG, UNFINISHED
+from hpsearch.study.opening import DATABASE, LOG, TRIALS, UNFINISHED, strays
 from hpsearch.study.salvage import Scan, scan
 from hpsearch.study.schema import (
     FACT_TABLES,
@@ -279,7 +279,7 @@ def _read_back(directory: Path) -> None:
 
 def _moved(directory: Path, keep: Path, facts: Iterable[Fact]) -> list[str]:
     """Put the directories of trials that went beside the old files: their numbers are given out again."""
-    found = strays(directory, facts)
+    found = strays(directory, {row["number"] for table, row in facts if table == "trial"})
     for path in found:
         (keep / TRIALS).mkdir(mode=0o700, exist_ok=True)
         path.rename(keep / TRIALS / path.name)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hpsearch.study.schema import (
     FACT_TABLES,
+    MADE,
     Row,
     is_proven,
     known_table,
@@ -82,8 +83,8 @@ def _structure(connection: sqlite3.Connection, found: Scan) -> None:
         for table, rowid, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchmany(MOST):
             text = f"a row of table {table} belongs to a row of table {parent} that is not there"
             found.problems.append(Problem("structure", text, table, f"rowid={rowid}"))
-        made = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
-        if schema_mark(made) != connection.execute("PRAGMA user_version").fetchone()[0]:
+        made = schema_mark(connection.execute(MADE).fetchall())
+        if made != connection.execute("PRAGMA user_version").fetchone()[0]:
             found.problems.append(Problem("structure", "the tables are not what the store was made with"))
     except sqlite3.Error as error:
         found.problems.append(Problem("structure", f"the file cannot be examined: {error}"))

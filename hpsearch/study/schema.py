@@ -226,6 +226,10 @@ def sealed(lease: Mapping[str, Any]) -> Row:
     return {**lease, "checksum": _proof(lease_table.name, lease)}
 
 
+# The tables and indexes that we made, not those that SQLite makes for itself.
+MADE = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite%'"
+
+
 def schema_mark(tables: Iterable[Sequence[Any]]) -> int:
     """The proof of the tables themselves: 31 bits over what SQLite says of them."""
     text = repr(sorted(repr(tuple(row)) for row in tables))

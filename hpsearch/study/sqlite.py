@@ -24,7 +24,7 @@ from hpsearch.errors import HpsearchError, Interrupted, StoreDamaged, StoreFull,
 from hpsearch.study import opening, witness
 from hpsearch.study.full import is_full
 from hpsearch.study.opening import DATABASE, LOCK
-from hpsearch.study.schema import lease_table, metadata, schema_mark, study_table
+from hpsearch.study.schema import MADE, lease_table, metadata, schema_mark, study_table, trial_table
 from hpsearch.study.witness import REPAIR, Testimony, Witness
 
 GLANCE = 0.5  # seconds
@@ -117,6 +117,12 @@ class SqliteFile:
         metadata.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version={_mark(connection)}")
 
+    def settle(self, connection: Connection) -> None:
+        """Move the log into the file: what a study is born with shall not hang on a second file."""
+        driver = connection.connection.driver_connection  # no transaction begins
+        assert isinstance(driver, sqlite3.Connection)
+        driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def prove_tables(self, connection: Connection) -> None:
         """Raise StoreDamaged where the tables are not as they were made: a flipped bit in a column's type."""
         if connection.exec_driver_sql("PRAGMA user_version").scalar_one() != _mark(connection):
@@ -162,10 +168,15 @@ class SqliteFile:
             for (line,) in connection.exec_driver_sql("PRAGMA quick_check(1)"):
                 if line != "ok":
                     raise StoreDamaged(f"{self.path} is damaged: {line}", hint=REPAIR)
+            if not inspect(connection).has_table(lease_table.name):
+                return
             seen = self.testimony()
-            if seen and inspect(connection).has_table(lease_table.name):
-                lsn = connection.execute(select(lease_table.c.lsn)).scalar_one()
-                witness.compare(seen, seen.uid, lsn)
+            if seen:
+                witness.compare(seen, seen.uid, connection.execute(select(lease_table.c.lsn)).scalar_one())
+                return
+            known = set(connection.execute(select(trial_table.c.number)).scalars())
+            for path in opening.strays(self.directory, known):
+                raise StoreDamaged(f"the store knows no trial of the directory {path}", hint=REPAIR)
 
     def is_lost(self, error: Exception) -> bool:
         """Never: a file's connection is not lost, and what failed is not repeated."""
@@ -218,8 +229,7 @@ def open_database(path: Path, *, read_only: bool = False) -> Engine:
 
 
 def _mark(connection: Connection) -> int:
-    made = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
-    return schema_mark([tuple(row) for row in connection.exec_driver_sql(made)])
+    return schema_mark([tuple(row) for row in connection.exec_driver_sql(MADE)])
 
 
 def _settings(connection: sqlite3.Connection, read_only: bool) -> None:
