@@ -38,10 +38,12 @@ from hpsearch.errors import (
     Interrupted,
     ServiceUnavailable,
     StoreDamaged,
+    StoreFull,
     StudyBusy,
     UsageError,
 )
 from hpsearch.redaction import redact
+from hpsearch.study.full import is_full
 from hpsearch.study.schema import SCHEMA_VERSION, metadata, study_table
 from hpsearch.study.tenure import LEASE, READING, Tenure, first_line, is_owned, patiently, tenure_metadata
 from hpsearch.study.witness import Testimony
@@ -105,8 +107,12 @@ class PostgresStore:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MAKING_TABLES})
         if not has_tables(connection):
             for each in (metadata, tenure_metadata, version_metadata):
-                each.create_all(connection)
+                # There are none of ours; another's of the same name are an error, and no store.
+                each.create_all(connection, checkfirst=False)
             connection.execute(insert(version_table).values(schema_version=SCHEMA_VERSION))
+
+    def settle(self, connection: Connection) -> None:
+        """It is as safe as the server."""
 
     def prove_tables(self, connection: Connection) -> None:
         """The server keeps them, and their version was looked at when the study was found."""
@@ -145,6 +151,10 @@ class PostgresStore:
             return StudyBusy(
                 f"study {self.name!r} is being taken over by another driver",
                 hint="try again when that one is done, or gone",
+            )
+        if is_full(error, self.directory):
+            return StoreFull(
+                f"the disk of the store {self.place} is full", hint="free some space, then resume"
             )
         return _refused(error, self.url) or Interrupted(
             f"the store {self.place} refused a write: {first_line(error)}",
@@ -323,6 +333,7 @@ def _refused(error: Exception, url: URL) -> HpsearchError | None:
     """The errors that only somebody who sets up the server can mend."""
     state = _state(error)
     hints = {
+        "42P07": "it has other tables of these names: use a database, or a schema, of its own",
         "42501": "let a role that may make tables do it once, then GRANT this one to read and write them",
         "42P01": "the tables of a store are not all there: use a database, or a schema, of its own",
         "42703": "its tables are not a store's: use a database, or a schema, of its own",
