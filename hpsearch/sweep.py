@@ -191,6 +191,7 @@ def _drive(
                     if edited:
                         journal.commit([Entry(None, revisions.edited(verdict, now()))])
                     ending = _run_to_end(search, options)
+                    journal.retention.finish()
                     final = ending.outcome in (Outcome.COMPLETED, Outcome.FAILED)
                     delivered = outbox.close(DELIVERY if final else INTERRUPTED_DELIVERY)
                 finally:

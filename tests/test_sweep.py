@@ -284,25 +284,24 @@ def test_an_edited_file_does_not_go_on_with_the_old_study_in_silence(
 ) -> None:
     words = ("run", file(trials=2), "--local", "--study", "nightly", "--resume", "auto")
     hpsearch(*words, cwd=tmp_path)
-    file(trials=3)
+    file(trials=2, args="[--pause=0.1]")
     refused = hpsearch(*words, cwd=tmp_path, code=2)
-    assert "is not the file that study 'nightly' was started with" in refused.stderr
+    assert "asks for something else than study 'nightly' was started with" in refused.stderr
+    assert "args was [], here it is [--pause=0.1]" in refused.stderr
 
 
-def test_checkpoints_that_are_superseded_and_known_to_the_store_go(tmp_path: Path) -> None:
+def test_of_an_ended_study_the_best_trials_checkpoint_stays_at_the_step_that_counts(tmp_path: Path) -> None:
     text = (ROOT / "search_spaces/auto_mpg.yaml").read_text().replace("maxTrials: 40", "maxTrials: 2")
     (tmp_path / "short.yaml").write_text(text)
     hpsearch("run", "short.yaml", "--local", "--study", "s", cwd=tmp_path)
     home = tmp_path / "studies/s"
     kept = {p.relative_to(home / "trials").as_posix() for p in home.glob("trials/*/checkpoints/*.pt")}
     known = rows(home / "study.db", "SELECT trial, name FROM checkpoint ORDER BY lsn")
-    by_trial: dict[int, list[str]] = {}
-    for trial, name in known:
-        by_trial.setdefault(trial, []).append(f"{trial:04d}/{name}")
-    newest = {path for paths in by_trial.values() for path in paths[-2:]}
-    everything = {path for paths in by_trial.values() for path in paths}
-    assert kept & everything == newest
-    assert len(everything) > len(newest)
+    best = json.loads(hpsearch("best", "s", "--json", cwd=tmp_path).stdout)
+    number, step = best["trial"]["number"], best["step"]
+    assert kept == {f"{number:04d}/checkpoints/step-{step:08d}-attempt-1.pt"}
+    assert (number, f"checkpoints/step-{step:08d}-attempt-1.pt") in known
+    assert {trial for trial, _ in known} == {0, 1}
 
 
 def test_a_second_driver_is_told_who_has_the_study(tmp_path: Path, file: Callable[..., Path]) -> None:

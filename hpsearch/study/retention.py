@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -35,6 +36,8 @@ class Retention:
         self._trials = trials
         self._best: list[Trial] = []
         self._there: dict[int, list[Checkpoint]] = {}
+        # A trial that is stopped saves its state once more, which nobody records any more.
+        self._late: deque[int] = deque()
         self._sweep()
 
     def _sweep(self) -> None:
@@ -61,12 +64,26 @@ class Retention:
             elif isinstance(entry.fact, Ending):
                 self._ended(self._trials[entry.trial], entry.fact)
 
+    def finish(self) -> None:
+        """No trial runs any more: delete what those that were stopped left when they had ended."""
+        while self._late:
+            self._sweep_late()
+
+    def _sweep_late(self) -> None:
+        number = self._late.popleft()
+        place = trial_directory(self._study.directory, number)
+        _delete(place, _names(place) - {_name(each) for each in self._there.get(number, ())})
+
     def _ended(self, trial: Trial, ending: Ending) -> None:
         # The search gives it its ending only when this one is durable.
         over = Trial(trial.number, trial.uid, trial.params, trial.created, ending=ending)
         over.measurements, over.checkpoints = trial.measurements, trial.checkpoints
         before, self._best = self._best, self._best_of([*self._best, over])
         best = {each.number for each in self._best}
+        if self._keep is not Keep.ALL:
+            self._late.append(trial.number)
+        if len(self._late) > self._study.spec.max_parallel_trials:  # its process is long gone
+            self._sweep_late()
         self._reduce(trial.number, self._of_ended(over, trial.number in best))
         for each in before:
             if each.number not in best:
