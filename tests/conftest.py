@@ -25,6 +25,9 @@ README = Path(__file__).parents[1] / "README.md"
 LINE = re.compile(r"\b\d+ of 64 faults survived")
 SURVIVED = "survived faults"
 
+# Of these fixtures of a session there shall be one on a machine.
+ONE_OF_A_KIND = frozenset({"ray_address"})
+
 Fired = Callable[..., None]
 
 
@@ -38,11 +41,24 @@ def _faults(item: pytest.Item) -> list[str]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if isinstance(item, pytest.Function) and (group := _group(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
         faults = _faults(item)
         if unknown := set(faults) - set(CATALOGUE):
             raise pytest.UsageError(f"{item.nodeid} names no fault of the catalogue: {sorted(unknown)}")
         if faults and "fired" not in getattr(item, "fixturenames", ()):
             raise pytest.UsageError(f"{item.nodeid} tests a fault without asking for `fired`")
+
+
+def _group(item: pytest.Function) -> str | None:
+    """What keeps tests in one process of a run: what they share is dear, a server or a cluster."""
+    for name in item.fixturenames:
+        for definition in item._fixtureinfo.name2fixturedefs.get(name, ()):
+            if definition.scope == "session" and name in ONE_OF_A_KIND:
+                return name
+            if definition.scope in ("module", "package"):
+                return item.path.name
+    return None
 
 
 @pytest.fixture
@@ -86,17 +102,28 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """One Ray for all tests of a session; each study joins it as it would join a cluster."""
+def ray_cluster() -> Iterator[Any]:
+    """One Ray for all tests of a session, on loopback; they may add nodes, and it soon misses dead ones."""
     from ray.cluster_utils import Cluster
 
     from hpsearch.run import cluster  # first: it sets what Ray reads at its import
 
     assert cluster.SETTINGS
+    checks = {"period_ms": "1000", "failure_threshold": "3", "initial_delay_ms": "1000"}
     head = {"num_cpus": 2, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
-    node = Cluster(initialize_head=True, head_node_args=head)
-    yield node.address
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in checks.items():
+            patch.setenv(f"RAY_health_check_{name}", value)
+        node = Cluster(initialize_head=True, head_node_args=head)
+    yield node
     node.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_address(ray_cluster: Any) -> str:
+    """Where it is: each study joins it as it would join a cluster."""
+    address: str = ray_cluster.address
+    return address
 
 
 NO_POSTGRES = "no PostgreSQL here"

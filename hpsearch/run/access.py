@@ -44,20 +44,6 @@ def host_and_port(address: str) -> tuple[str, int] | None:
     return (host.strip("[]"), int(port)) if colon and port.isdigit() else None
 
 
-def knock(address: str) -> None:
-    """Raise ServiceUnavailable if nobody listens at HOST:PORT: Ray itself would try for minutes."""
-    place = host_and_port(address)
-    if place is None:
-        return  # "auto" and the like are Ray's to find
-    try:
-        socket.create_connection(place, timeout=KNOCK).close()
-    except (OSError, OverflowError) as error:
-        raise ServiceUnavailable(
-            f"no Ray at {address}: {error}",
-            hint="start one there with `ray start --head`, or leave out --address",
-        ) from error
-
-
 def is_here(host: str, *, loopback: bool = False) -> bool:
     """Whether a host is this machine, which nobody can call remote, or only its loopback."""
     try:
@@ -83,20 +69,39 @@ def check(address: str, environment: Mapping[str, str] = os.environ) -> None:
     """Raise UsageError for a cluster beyond this machine that lets anybody in; one here is warned of.
 
     Neither our own token nor our asking for one makes a cluster safe: it is asked itself, without any.
+    Raises ServiceUnavailable if nobody listens there: Ray itself would try for minutes.
     """
     place = host_and_port(address)
-    if environment.get(ALLOW) == "1" or place is None or is_here(place[0], loopback=True):
-        return
+    if place is None:
+        return  # "auto" and the like are Ray's to find
+    allowed = environment.get(ALLOW) == "1" or is_here(place[0], loopback=True)
     token = environment.get(MODE, "").lower() == "token"
-    if not token and is_here(place[0]):
-        log.warning("the Ray at %s asks nobody for a token: whoever reaches it runs code here", address)
+    if not allowed and not token and not is_here(place[0]):
+        raise _refused(address, f"{MODE} is not set to token here")
+    _knock(address, place)
+    if allowed:
         return
-    if not token or _probe(address, environment) == OPEN:
-        said = f"{MODE} is not set to token here" if not token else "it answers without a token"
-        raise UsageError(
-            f"the Ray at {address} must not be joined without authentication: {said}",
-            hint=f"start it with {MODE}=token and set that here, too; {ALLOW}=1 where the network is closed",
-        )
+    if not token:
+        log.warning("the Ray at %s asks nobody for a token: whoever reaches it runs code here", address)
+    elif _probe(address, environment) == OPEN:
+        raise _refused(address, "it answers without a token")
+
+
+def _refused(address: str, why: str) -> UsageError:
+    return UsageError(
+        f"the Ray at {address} must not be joined without authentication: {why}",
+        hint=f"start it with {MODE}=token and set that here, too; {ALLOW}=1 where the network is closed",
+    )
+
+
+def _knock(address: str, place: tuple[str, int]) -> None:
+    try:
+        socket.create_connection(place, timeout=KNOCK).close()
+    except (OSError, OverflowError) as error:
+        raise ServiceUnavailable(
+            f"no Ray at {address}: {error}",
+            hint="start one there with `ray start --head`, or leave out --address",
+        ) from error
 
 
 def _probe(address: str, environment: Mapping[str, str]) -> str:

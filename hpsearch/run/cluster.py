@@ -33,6 +33,8 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # A loop that was left behind must not start a Ray of its own.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -69,7 +71,6 @@ def run(search: Search, *, address: str | None = None) -> None:
     ServiceUnavailable, UsageError (resources that nobody has, a cluster open to all), Interrupted.
     """
     if address:
-        access.knock(address)
         access.check(address)
     with scratch(private=not address) as place, _ray(address, place):
         spec = search.study.spec

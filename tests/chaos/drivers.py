@@ -1,4 +1,4 @@
-"""Real drivers as processes of their own, what they leave behind, and the ledgers of what trials really did."""
+"""Real drivers as processes of their own, what they leave behind, and ledgers of what trials really did."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ trainingInput:
     params:
       - {{parameterName: target, type: DOUBLE, minValue: 0.5, maxValue: 1.5}}
 hpsearch:
-  maxSteps: 60
+  maxSteps: 2000
   measureEvery: 10
   sampler: {{type: RANDOM}}
 """
@@ -118,11 +118,12 @@ class Driver:
     def family(self) -> dict[int, str]:
         """All living processes that it started, and theirs, by what they were called with."""
         found = {}
-        for name in filter(str.isdigit, os.listdir("/proc")):
+        for process in Path("/proc").iterdir():
+            if not process.name.isdigit() or int(process.name) == self.process.pid:
+                continue
             with suppress(OSError):
-                environ = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
-                if self.mark.encode() in environ and int(name) != self.process.pid:
-                    found[int(name)] = Path(f"/proc/{name}/cmdline").read_text().replace("\0", " ")
+                if self.mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                    found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
         return found
 
     def member(self, *words: str) -> int:
