@@ -72,6 +72,7 @@ def test_strict_is_read_and_is_no_default() -> None:
         (http_answer("200 OK", "<html>Sign in</html>"), "Expecting value"),
         (b"nothing like HTTP\r\n\r\n", "nothing like HTTP"),
     ],
+    ids=["401", "503", "a page", "no HTTP"],
 )
 def test_answers_that_are_not_mlflows_count_as_away(proxy: Proxy, answer: bytes, said: str) -> None:
     probe.require(proxy.uri)

@@ -202,3 +202,32 @@ def test_the_command_reconcile_tells_what_it_did(told_home: Path, lives: Live) -
     }
     said = hpsearch("reconcile", NAME, "--home", told_home, cwd=told_home, code=0).stdout
     assert said == f"{NAME}: 0 closed as their trials ended, 0 as interrupted\n"
+
+
+@pytest.mark.fault("F49")
+def test_a_study_runs_without_mlflow_and_a_sync_tells_it_all(
+    tmp_path: Path, proxy: Proxy, served: Tracking, fired: Fired
+) -> None:
+    (tmp_path / "toy.py").write_text(
+        "from hpsearch.train.learner import Measurement\n"
+        "def train(params, context):\n"
+        "    for step in (1, 2):\n"
+        "        yield Measurement(step, {'loss': params['x'] + 1 / step})\n"
+    )
+    own = "hpsearch: {maxSteps: 2, measureEvery: 1}\n"
+    (tmp_path / "toy.yaml").write_text(outbox_life.SPEC + own)
+    proxy.down()
+    words = ("run", "toy.yaml", "--local", "--study", "toy", "--tracking-uri", proxy.uri, "--json")
+    answer = json.loads(hpsearch(*words, cwd=tmp_path, code=0).stdout)
+    assert answer["counts"]["completed"] == 5
+    fired(answer["undelivered"] > 20)
+    assert "refused" in answer["problem"].lower()
+    proxy.up()
+    answer = json.loads(hpsearch("sync", "toy", "--json", cwd=tmp_path, code=0).stdout)
+    assert answer["undelivered"] == 0
+    runs = served.run_ids()
+    for trial in Home(tmp_path / "studies").history("toy").trials:
+        points = [("loss", m.step, m.metrics["loss"], m.time) for m in trial.measurements]
+        assert served.points(runs[trial.uid]) == points and len(points) == 2
+        assert served.run(runs[trial.uid])[0] == "FINISHED"
+    assert served.run(served.parents()[0])[0] == "FINISHED"
