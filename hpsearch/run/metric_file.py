@@ -73,7 +73,7 @@ class MetricFile:
         with contextlib.suppress(OSError):  # a full disk costs this copy, nothing else
             self._path.unlink(missing_ok=True)
             if self._kept:
-                self._path.touch(mode=0o600)
+                self._path.touch(mode=0o600, exist_ok=False)  # never through a link
                 self._path.write_bytes(b"".join(line + b"\n" for line in self._kept))
 
     def _is_fresh(self, line: bytes) -> bool:
@@ -99,7 +99,7 @@ class MetricFile:
     def _from_file(self, *, anyway: bool) -> list[bytes]:
         """The lines of a regular file at the path, if it has changed since the last look or `anyway`."""
         try:
-            found = self._path.stat()
+            found = self._path.lstat()
             look = (found.st_ino, found.st_size, found.st_mtime_ns)
             if not stat.S_ISREG(found.st_mode) or (look == self._looked and not anyway):
                 return []
@@ -163,7 +163,7 @@ def _pipe(path: Path) -> int | None:
         os.mkfifo(path, 0o600)
     except OSError:
         return None
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def _value(given: object) -> object:

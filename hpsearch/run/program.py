@@ -38,7 +38,8 @@ def run(launch: Launch, report: Callable[[Report], bool], *, fork: bool) -> int:
     Returns the number of the signal that it died of, or that stopped it: then there is no ending. A Python
     module starts in a fork of this process if `fork`, else everything is a command of its own.
     """
-    reporter = Reporter(report, *(launch.metrics or (launch.metric,)))
+    objectives, context = launch.metrics or (launch.metric,), launch.context
+    reporter = Reporter(report, *objectives, every=context.measure_every, until=context.max_steps)
     metric_file = launch.context.directory.absolute() / METRIC_FILE
     try:
         plan = start.prepare(launch, metric_file, fork=fork)

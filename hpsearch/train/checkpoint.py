@@ -12,6 +12,7 @@ from threading import Condition, Thread
 from typing import BinaryIO
 
 from hpsearch import faults
+from hpsearch.study import beneath
 from hpsearch.study.beneath import opened
 from hpsearch.study.trial import Checkpoint
 
@@ -23,7 +24,7 @@ class CheckpointError(Exception):
 def read(path: Path, sha256: str | None) -> bytes:
     """The bytes of a checkpoint, read once and proven before anyone parses them; raises CheckpointError."""
     try:
-        data = path.read_bytes()
+        data = beneath.read(path.parent.parent, path.parent.name, path.name)
     except OSError as error:
         raise CheckpointError(error.strerror or type(error).__name__) from error
     found = hashlib.sha256(data).hexdigest()

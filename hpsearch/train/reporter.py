@@ -11,34 +11,41 @@ from dataclasses import replace
 from threading import Lock
 
 from hpsearch.study.trial import Checkpoint, Ending, Measurement, Report, State
+from hpsearch.train.pace import BURST, RATE, Pace
 
 
 def number(value: object) -> float | None:
     """A Python number, or a numpy or torch scalar (0-d or one element), as float; None for all else."""
-    kind = getattr(getattr(value, "dtype", None), "kind", "f")
-    item = getattr(value, "item", None)
     try:
+        kind = getattr(getattr(value, "dtype", None), "kind", "f")
+        item = getattr(value, "item", None)
         # numpy names the kinds of its dtypes: a date would otherwise pass as its count of nanoseconds.
         plain = item() if callable(item) and kind in "biuf" else value
         return float(plain) if isinstance(plain, int | float) else None
-    except (TypeError, ValueError, RuntimeError, OverflowError):
+    except Exception:  # the user's own objects
         return None
 
 
 # The databases count in 64 bits.
 LARGEST_STEP = 2**63
+# Of one trial. MLflow takes names of 250 characters; a name that changes with each report is a mistake.
+MOST_NAMES, LONGEST_NAME = 1000, 250
 
 
 class Reporter:
     """Passes on what a trial says, from any thread, and remembers what its ending depends on.
 
     A complete trial has reported all `objectives`. `last` maps each metric to its last (step, value).
-    `stopped` turns true when the trial must stop.
+    `stopped` turns true when the trial must stop. See `Pace` for `every` and `until`, which are steps.
     """
 
-    def __init__(self, report: Callable[[Report], bool], *objectives: str) -> None:
+    def __init__(
+        self, report: Callable[[Report], bool], *objectives: str, every: int = 1, until: int = LARGEST_STEP
+    ) -> None:
         self._report = report
         self._objectives = objectives
+        self._pace = Pace(every, until)
+        self._names = set(objectives)
         self._lock = Lock()
         self._noted: Counter[str] = Counter()
         self._rejected: dict[str, str] = {}  # by objective
@@ -60,11 +67,25 @@ class Reporter:
         metrics = self._numbers(step, measurement.metrics)
         self.last.update({name: (step, value) for name, value in metrics.items()})
         if metrics:
-            self._send(Report(Measurement(step, metrics, _stamp(measurement.time))))
+            self._tell(step, metrics, _stamp(measurement.time))
         return not self.stopped
 
+    def _tell(self, step: int, metrics: dict[str, float], time: int) -> None:
+        if not self._pace.goes_out(step, time):
+            self._pace.hold(step, metrics, time)
+            text = f"over {BURST} reports, faster than {RATE:g} a second: of those between, the last counts"
+            self.note("pace", text)
+            return
+        self._let_go(metrics)
+        self._send(Report(Measurement(step, metrics, time)))
+
+    def _let_go(self, newer: Mapping[str, float] | None = None) -> None:
+        for step, metrics, stamp in self._pace.held(newer):
+            self._send(Report(Measurement(step, metrics, stamp)))
+
     def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Report a complete checkpoint."""
+        """Report a complete checkpoint, of a trial whose measurements until then are known."""
+        self._let_go()
         self._send(Report(checkpoint=checkpoint))
 
     def note(self, topic: str, text: str) -> None:
@@ -75,6 +96,8 @@ class Reporter:
 
     def push(self) -> None:
         """Send on what could not be sent at once: for those who may not report again for long."""
+        if self._pace.has_room(_stamp(0)):
+            self._let_go()
         self._send(Report())
 
     def resume(self, step: int, last: Mapping[str, tuple[int, float]]) -> None:
@@ -88,8 +111,11 @@ class Reporter:
 
     def end(self, ending: Ending) -> None:
         """Report the one ending, after the count of the notes that were held back."""
+        self._let_go()
+        if dropped := self._pace.dropped:
+            self._send(Report(note=f"pace: {dropped} values were replaced by later ones"))
         for topic, count in self._noted.items():
-            if count > 1:
+            if count > 1 and topic != "pace":
                 self._send(Report(note=f"{topic}: {count - 1} more like the first"))
         self._send(Report(ending=replace(ending, reason=_printable(ending.reason))))
 
@@ -128,8 +154,8 @@ class Reporter:
         numbers = {}
         for name, value in metrics.items():
             plain = number(value)
-            if not isinstance(name, str) or not name:
-                self.note("metric names", f"metric name {_show(name)} at step {step} is not a text: dropped")
+            if trouble := self._trouble_with(name):
+                self.note("metric names", f"metric name {_show(name)} at step {step} {trouble}: dropped")
             elif plain is None:
                 text = f"{name} at step {step} is {_show(value)}"
                 if name in self._objectives:
@@ -138,6 +164,19 @@ class Reporter:
             else:
                 numbers[_printable(name)] = plain
         return numbers
+
+    def _trouble_with(self, name: object) -> str:
+        """Why a metric's name is not taken; objectives always are."""
+        if name in self._names:
+            return ""
+        if not isinstance(name, str) or not name:
+            return "is not a text"
+        if len(name) > LONGEST_NAME:
+            return f"has {len(name)} characters, {LONGEST_NAME} are allowed"
+        if len(self._names) >= MOST_NAMES:
+            return f"is one more than the {MOST_NAMES} that a trial may have"
+        self._names.add(name)
+        return ""
 
     def _send(self, report: Report) -> None:
         with self._lock:
@@ -158,6 +197,10 @@ def _printable(text: str) -> str:
 
 def _show(value: object) -> str:
     """A value's type and text in one short line."""
-    text = " ".join(repr(value).split())
+    try:
+        shown = value[:LONGEST_NAME] if isinstance(value, str | bytes) else value
+        text = " ".join(repr(shown).split())
+    except Exception:  # the user's own __repr__
+        text = "(it cannot be shown)"
     text = text if len(text) <= 60 else f"{text[:57]}..."
     return "None" if value is None else f"{type(value).__name__} {text}"

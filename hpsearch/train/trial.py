@@ -28,7 +28,8 @@ def execute(launch: Launch, report: Callable[[Report], bool]) -> None:
     code raises becomes a FAILED ending of one line, with the traceback on stderr.
     """
     prepare(launch)
-    reporter = Reporter(report, *(launch.metrics or (launch.metric,)))
+    objectives, context = launch.metrics or (launch.metric,), launch.context
+    reporter = Reporter(report, *objectives, every=context.measure_every, until=context.max_steps)
     try:
         module = load(launch.module, launch.python_path)
     except KeyboardInterrupt:  # somebody at a terminal, not the trainer
