@@ -49,6 +49,7 @@ def root(
 app.command()(running.check)
 app.command()(running.run)
 app.command()(running.resume)
+app.command()(running.stop)
 app.command(name="list")(asking.list_studies)
 app.command()(asking.show)
 app.command()(asking.trials)

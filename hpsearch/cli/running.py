@@ -1,4 +1,4 @@
-"""Commands that run studies: check, run, resume."""
+"""Commands that run studies, and end them: check, run, resume, stop."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from hpsearch.cli.options import (
     Strict,
     TrackingUri,
     find,
+    look,
     shown,
     studies_of,
 )
@@ -99,6 +100,30 @@ def resume(
         wanted = sweep.Options(home, study, "must", local, address, tracking_uri, store=store or None)
         find(studies_of(home, store), study)
         _end(console, wanted, sweep.resume(study, wanted, console), as_json)
+
+
+def stop(
+    study: Name,
+    home: Place = HOME,
+    store: StoreUrl = None,
+    within: Annotated[
+        float, typer.Option("--within", metavar="SECONDS", min=0.0, help="How long to wait for its end.")
+    ] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Ask whoever runs a study on this machine to stop it in order; `resume` goes on from there."""
+    from hpsearch.run import stopping
+
+    studies = studies_of(home, store)
+    with options.console(as_json) as console:
+        name = find(studies, study)
+        stopped = stopping.stop(studies, name, within)
+        if as_json:
+            seconds = round(stopped.seconds, 3)
+            told = {"stopped": {"pid": stopped.pid, "host": stopped.host, "seconds": seconds}}
+            console.json(shown(*look(studies, name)) | told)
+        else:
+            console.told(f"study {name}: process {stopped.pid} stopped after {stopped.seconds:.1f} s")
 
 
 def _end(console: Console, wanted: Options, result: Result, as_json: bool) -> None:

@@ -32,4 +32,5 @@ def execute(launch: Launch, report: Callable[[Report], bool]) -> int:
 
 def execute_command(launch: Launch, report: Callable[[Report], bool]) -> int:
     """Run a program as a command of its own, also a Python module; the signal that took it, 0 for none."""
+    signal.signal(NOTICE, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     return program.run(launch, report, fork=False)

@@ -13,6 +13,7 @@ from hpsearch.run.attempt import EXECUTE_MODULE
 from hpsearch.run.process import Slot
 from hpsearch.run.reach import gpus_here, within_reach
 from hpsearch.run.signals import heard_signals
+from hpsearch.run.stopwatch import Stopwatch
 from hpsearch.run.wire import decode
 from hpsearch.study.search import Search
 from hpsearch.study.trial import Cause, Launch, Outcome, Report
@@ -93,6 +94,8 @@ def _follow(search: Search, slot: Slot, launch: Launch, deadline: Deadline) -> L
         heard = slot.poll(POLL)
         deadline.check()
         if not search.measure(number, attempt, [decode(line) for line in heard.lines], now()):
+            if search.trials[number].ending is None:  # the study stops: what it keeps meanwhile counts
+                search.measure(number, attempt, [decode(line) for line in slot.part()], now())
             return None
         if heard.lost:
             return _lost(search, launch, heard.lost, heard.cause)
@@ -105,16 +108,19 @@ def _lost(search: Search, launch: Launch, reason: str, cause: Cause = Cause.CRAS
 
 
 class Deadline:
-    """Stops a search when its studyTimeout has passed since the deadline was made, by a steady clock."""
+    """Stops a search when its studyTimeout has passed since the deadline was made.
+
+    A steady clock says so, on which no time passes while this process is stopped.
+    """
 
     def __init__(self, search: Search) -> None:
         self._search = search
         self._limit = search.study.spec.limits.study_timeout
-        self._started = time.monotonic()
+        self._watch = Stopwatch() if self._limit is not None else None
 
     def check(self) -> None:
         """Look at the clock."""
-        if self._limit is not None and time.monotonic() - self._started > self._limit:
+        if self._limit is not None and self._watch and self._watch.seconds > self._limit:
             self._search.stop(Outcome.DEADLINE, f"studyTimeout of {self._limit:g} s passed", now())
 
 

@@ -97,6 +97,14 @@ class StoreReader:
         with reading(self._database), self._engine.connect() as connection:
             return read_history(connection, self._database)
 
+    def driver(self) -> tuple[str, int]:
+        """The host and the pid of who took the study last, whether that still runs or not."""
+        with reading(self._database), self._engine.connect() as connection:
+            ours = lease_table.c.study == self._database.study(connection)
+            asked = select(lease_table.c.host, lease_table.c.pid).where(ours)
+            host, pid = connection.execute(asked).one()
+            return str(host), int(pid)
+
     def changes(self, after: int, limit: int) -> Sequence[Change]:
         """The committed facts with after < lsn <= after + limit, in that order."""
         with reading(self._database), self._engine.connect() as connection:

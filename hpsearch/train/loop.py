@@ -18,6 +18,8 @@ from hpsearch.train.reporter import Reporter
 
 # Making checkpoints takes about this share of a trial's time; the first and the last are always made.
 CHECKPOINT_SHARE = 0.01
+# Between two measurements it is asked so often whether the trial must stop (seconds).
+LOOK = 0.5
 
 Build = Callable[[dict[str, Value], Context], Learner[Any]]
 
@@ -81,10 +83,16 @@ def train(
 ) -> Ending | None:
     """Take the steps after `start`; ends early where the training loss is no longer finite."""
     learner.model.train()
-    due = 0.0
+    due, look = 0.0, time.perf_counter() + LOOK
     for step in range(start + 1, context.max_steps + 1):
         loss = update(learner, step)
         if step % context.measure_every and step != context.max_steps:
+            if time.perf_counter() >= look:
+                reporter.push()
+                look = time.perf_counter() + LOOK
+            if reporter.stopped:
+                save(learner, step, reporter, writer)
+                return None
             continue
         value = float(loss.detach())
         if not math.isfinite(value):
