@@ -104,4 +104,4 @@ def _reset(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
+    connection.close()
