@@ -50,8 +50,9 @@ def broken(true: Callable[..., Any], turn: int, raised: Counter[str]) -> Callabl
     return hook
 
 
-# Each hook that Ray calls, and at which of its calls it raises.
-HOOKS = {"suggest": 1, "knows_lost": 1, "hear": 2, "recover": 1, "release": 1}
+# Each hook that Ray calls, and at which of its calls it raises. A worker is lost in the first attempt alone,
+# which "suggest" does not use up.
+HOOKS = {"suggest": 1, "recover": 1, "knows_lost": 1, "hear": 2, "release": 1}
 
 
 @pytest.mark.fault("F14")
@@ -89,6 +90,7 @@ def test_an_exception_in_any_hook_costs_a_life_of_the_study_and_no_fact(
 
 
 @pytest.mark.fault("F15", "F61")
+@pytest.mark.timeout(240)
 def test_a_killed_worker_and_a_preempted_one_cost_an_attempt_each_and_only_the_first_counts(
     tmp_path: Path, ray_address: str, hold: Path, fired: Fired
 ) -> None:
