@@ -166,15 +166,15 @@ def parse_address(address: str) -> URL:
     """A database's address as SQLAlchemy takes it. Raises UsageError, which does not repeat a password."""
     hint = f"write postgresql://USER:PASSWORD@HOST:PORT/DATABASE in {STORE}, or leave it out for SQLite files"
     scheme, found, rest = address.strip().partition("://")
+    # Written wrong, a password is not where redaction looks for one; it is before the host.
+    told = redact(address.rpartition("@")[2])
     if not found or scheme not in SCHEMES:
-        raise UsageError(
-            f"the store {redact(address)!r} is not the address of a PostgreSQL database", hint=hint
-        )
+        raise UsageError(f"the store {told!r} is not the address of a PostgreSQL database", hint=hint)
     try:
         return make_url(f"postgresql+psycopg://{rest}")
     # Its text repeats the address.
     except (ArgumentError, ValueError):
-        raise UsageError(f"the store {redact(address)!r} cannot be read as an address", hint=hint) from None
+        raise UsageError(f"the store {told!r} cannot be read as an address", hint=hint) from None
 
 
 def lease_of(environment: Mapping[str, str] = os.environ) -> float:
