@@ -255,5 +255,5 @@ def _lacking(resources: Resources) -> str:
             exist = f"{there:g} exist" + (" on the largest node" if there else "")
             return f"waiting for {amount:g} {name}, {exist}: no trial starts until a node has them"
         if amount > free.get(name, 0.0):
-            return f"no worker has come up yet: a trial asks for {amount:g} {name}, {free.get(name, 0):g} are free"
+            return f"no trial has started: one asks for {amount:g} {name}, {free.get(name, 0):g} are free"
     return ""
