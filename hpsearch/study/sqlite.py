@@ -84,7 +84,7 @@ class SqliteFile:
         try:
             with engine.connect() as connection:
                 yield connection
-        except DBAPIError as error:
+        except (DBAPIError, UnicodeDecodeError) as error:
             raise self.unreadable(error) from error
         finally:
             engine.dispose()
@@ -125,7 +125,9 @@ class SqliteFile:
 
     def prove_tables(self, connection: Connection) -> None:
         """Raise StoreDamaged where the tables are not as they were made: a flipped bit in a column's type."""
-        if connection.exec_driver_sql("PRAGMA user_version").scalar_one() != _mark(connection):
+        kept = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        # The first versions kept none, and say so when their version is looked at.
+        if kept not in (0, _mark(connection)):
             raise StoreDamaged(f"the tables of {self.path} are not what they were made as", hint=REPAIR)
 
     def testimony(self) -> Testimony | None:
