@@ -144,7 +144,8 @@ def reading(database: Database) -> Iterator[None]:
     """What the database says while reading is told as what it means: damage, or a server that is away."""
     try:
         yield
-    except SQLAlchemyError as error:
+    # A driver's own words may quote bytes that are no text any more.
+    except (SQLAlchemyError, UnicodeDecodeError) as error:
         raise database.unreadable(error) from error
 
 
@@ -164,8 +165,8 @@ def _changes(connection: Connection, study: str, after: int, until: int) -> list
 def read_history(connection: Connection, database: Database) -> History:
     """Fold all facts, checking that none is missing: the counter has no gaps."""
     seen = database.testimony()  # asked first: what is acknowledged meanwhile is in what is read
-    row = _study_row(connection, database.study(connection))
     database.prove_tables(connection)
+    row = _study_row(connection, database.study(connection))
     ours = lease_table.c.study == row["name"]
     lease = dict(connection.execute(select(lease_table).where(ours)).mappings().one())
     verify(lease_table, lease)
