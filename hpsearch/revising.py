@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,8 +123,9 @@ def _moved(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
 
 def _problem(difference: Difference, text: str) -> Problem:
     """A difference at the line of the new file that is most likely about it."""
-    words = [difference.subject.rpartition(".")[2].split()[-1], "goal", ""]
-    lines = list(enumerate(text.splitlines(), 1))
-    found = ((n, each.find(word) + 1) for word in words for n, each in lines if word in each)
-    line, column = next(found, (1, 1))
+    for word in (difference.subject.rpartition(".")[2].split()[-1], "goal", "hyperparameters"):
+        if found := re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text):
+            break
+    before = text[: found.start() if found else 0]
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     return Problem(line, column, "", "", str(difference), difference.why)
