@@ -74,12 +74,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run left behind: the store's content, how it ended, and what MLflow has not taken yet."""
+    """What a run left behind: the store's content, how it ended, and what MLflow has not taken yet.
+
+    `set_aside`: rows that MLflow refused for good.
+    """
 
     history: History
     ending: StudyEnding
     undelivered: int
     problem: str | None
+    set_aside: int = 0
 
 
 class Watcher(Protocol):
@@ -171,7 +175,7 @@ def _drive(
         study = history.study
         if resumed and study.spec.tracking.strict:
             require(history.tracking_uri)
-        with following(store, history, options.home, interval=FLUSH) as outbox:
+        with following(store, history, interval=FLUSH) as outbox:
             path = _python_path(study.spec, study.started_in)
             revisions = revising.Revisions(history, path)
             waiting = Waiting(unwanted=heard)
@@ -200,7 +204,7 @@ def _drive(
     finally:
         store.close()
     left = 0 if delivered else store.lsn - outbox.offset
-    return Result(options.studies.history(store.directory.name), ending, left, problem)
+    return Result(options.studies.history(store.directory.name), ending, left, problem, outbox.set_aside)
 
 
 def _run_to_end(search: Search, options: Options) -> StudyEnding:

@@ -101,7 +101,7 @@ def sync(home: Home, name: str, tracking_uri: str | None = None) -> Synced:
         history = store.take(now(), tracking_uri)
         # Under the new epoch the study has ended as before; MLflow hears of it last.
         store.commit([Entry(None, ended or StudyEnding(Outcome.INTERRUPTED, KILLED, now()))])
-        with following(store, history, home.directory, interval=0.0) as outbox:
+        with following(store, history, interval=0.0) as outbox:
             with heard_signals(lambda reason: outbox.hasten(0)):
                 outbox.close(math.inf, _keeping(store))
                 stopped = heard()

@@ -128,7 +128,7 @@ def drain(home: Path, uri: str, metrics: int) -> None:
     study(home, "drain", uri, [e for n in range(20) for e in trial("drain", n, steps, True)])
     store = Home(home).open("drain")
     history = store.take(1)
-    with following(store, history, home, interval=0.0) as outbox:
+    with following(store, history, interval=0.0) as outbox:
         while outbox.parent_run_id is None:
             time.sleep(0.05)
         with Loop() as loop:
@@ -148,7 +148,7 @@ def zombies(home: Path, uri: str, count: int) -> None:
     """Trials told as running, whose driver then went away: half of them ended, half unfinished."""
     study(home, "zombies", uri, [e for n in range(count) for e in trial("zombies", n, 1, False)])
     store = Home(home).open("zombies")
-    with following(store, store.take(1), home, interval=0.0) as outbox:
+    with following(store, store.take(1), interval=0.0) as outbox:
         assert outbox.close(3_600), outbox.problem
     store.commit([Entry(n, Ending(State.COMPLETED, "done", 9)) for n in range(count // 2)])
     store.close()

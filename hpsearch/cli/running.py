@@ -133,7 +133,11 @@ def _end(console: Console, wanted: Options, result: Result, as_json: bool) -> No
     history = result.history
     uri = wanted.tracking_uri or history.tracking_uri
     if as_json:
-        extra = {"undelivered": result.undelivered, "problem": result.problem and redact(result.problem)}
+        extra = {
+            "undelivered": result.undelivered,
+            "set_aside": result.set_aside,
+            "problem": result.problem and redact(result.problem),
+        }
         console.json(shown(history, False) | extra)
     else:
         commands = lines.commands(
@@ -145,7 +149,8 @@ def _end(console: Console, wanted: Options, result: Result, as_json: bool) -> No
             address=wanted.address,
             program=os.environ.get("HPSEARCH_PROGRAM", "hpsearch"),
         )
+        problem, aside = result.problem, result.set_aside
         console.summary(
-            lines.Summary(history, result.ending, result.undelivered, result.problem, redact(uri), commands)
+            lines.Summary(history, result.ending, result.undelivered, problem, redact(uri), commands, aside)
         )
     raise typer.Exit(EXIT_CODES[result.ending.outcome])

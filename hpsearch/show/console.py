@@ -225,6 +225,10 @@ class Console:
             why = f" ({self._redact(summary.problem)})" if summary.problem else ""
             facts = lines.counted(summary.undelivered, "fact")
             self._say("warning", f"MLflow lags {facts} behind{why}; `{commands.resume}` goes on delivering")
+        if summary.set_aside:
+            self._say(
+                "warning", f"MLflow refused {lines.counted(summary.set_aside, 'row')}; the store has them"
+            )
         if ending.outcome in (Outcome.INTERRUPTED, Outcome.DEADLINE):
             self._line(f"go on    {commands.resume}")
         if board.rows:

@@ -34,7 +34,7 @@ class Commands:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is said when a run is over; `tracking_uri` is fit to be shown."""
+    """What is said when a run is over; `tracking_uri` is fit to be shown, MLflow refused `set_aside` rows."""
 
     history: History
     ending: StudyEnding
@@ -42,6 +42,7 @@ class Summary:
     problem: str | None
     tracking_uri: str
     commands: Commands
+    set_aside: int = 0
 
 
 def commands(

@@ -81,7 +81,7 @@ def committed(history: History) -> int:
 def live(home: Path) -> None:
     store = Home(home).open(NAME)
     history = store.take(now())
-    with following(store, history, home, interval=0.0) as outbox:
+    with following(store, history, interval=0.0) as outbox:
         facts = entries()
         there = committed(history)
         again = [

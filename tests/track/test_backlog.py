@@ -73,7 +73,7 @@ def test_the_stores_log_does_not_grow_while_mlflow_says_nothing(
         for _ in range(transactions):
             store.commit([Entry(0, Measurement(next(steps), {"loss": 1.0}, 1)) for _ in range(60)])
 
-    with following(store, history, tmp_path, interval=0.0) as outbox:
+    with following(store, history, interval=0.0) as outbox:
         store.commit(outbox_life.entries()[:2])
         wait_for(lambda: mute.happened)
         commit(400)

@@ -142,6 +142,8 @@ def test_sync_to_another_server_tells_it_everything(told_home: Path, template: P
     shutil.copy(template, other)
     assert upkeep.sync(Home(told_home), NAME, f"sqlite:///{other}").undelivered == 0
     assert len(Tracking(other).run_ids()) == outbox_life.TRIALS
+    # Not where this process happens to be.
+    assert list((other.parent / "mlartifacts").rglob("toy.yaml"))
 
 
 def test_sync_is_refused_while_a_driver_owns_the_study(told_home: Path) -> None:
