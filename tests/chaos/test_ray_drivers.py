@@ -18,7 +18,7 @@ from hpsearch.study.trial import State
 
 Fired = Callable[..., None]
 STEPS = list(range(10, 2001, 10))
-START = 100.0  # seconds until trials run, on a machine that does other things, too
+START = 200.0  # seconds until trials run, on a machine that does other things, too
 
 
 def trains(home: House, driver: Driver, attempt: int) -> None:
@@ -40,7 +40,7 @@ def listeners(driver: Driver) -> dict[str, str]:
             except OSError:
                 continue
             if target.startswith("socket:["):
-                owners[target[8:-1]] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:60]
+                owners[target[8:-1]] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     found = {}
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -60,7 +60,7 @@ def is_empty(home: House) -> bool:
 
 
 @pytest.mark.fault("F47", "F60")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_a_driver_whose_ray_dies_ends_soon_with_75_and_its_study_goes_on_in_little_shared_memory(
     tmp_path: Path, mlflow_database: Path, fired: Fired
 ) -> None:
@@ -124,7 +124,7 @@ def _has_lost_nothing(home: House) -> None:
 
 
 @pytest.mark.fault("F01", "F07")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 def test_a_driver_that_is_killed_or_interrupted_twice_leaves_no_process_and_no_file_of_its_ray(
     tmp_path: Path, mlflow_database: Path, fired: Fired
 ) -> None:
@@ -147,6 +147,7 @@ def test_a_driver_that_is_killed_or_interrupted_twice_leaves_no_process_and_no_f
 
 
 @pytest.mark.fault("F47")
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system; its twin runs anyway")
 def test_a_full_place_for_rays_files_is_told_before_ray_starts(
     tmp_path: Path, mlflow_database: Path, fired: Fired
