@@ -23,6 +23,7 @@ from hpsearch.study.trial import Cause, Ending, Launch, Outcome, State
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 ERROR_FILE = "driver-error.txt"
+NOTHING = {"launch": ""}  # a config that starts nothing
 
 
 class Desk:
@@ -122,19 +123,20 @@ class Desk:
         self._added.add(trial.trial_id)
         return again
 
-    def recover(self, trial: Any, *, node_lost: bool) -> None:
-        """An actor is gone and Tune starts another: give it the next attempt, or nothing to do."""
-        number, attempt = self._attempts[trial.trial_id]
+    def recover(self, trial_id: str, *, node_lost: bool) -> dict[str, Any]:
+        """An actor is gone and Tune starts another: a config with the next attempt, or with nothing to do."""
+        number, attempt = self._attempts[trial_id]
         reason, cause = "its worker was lost", Cause.CRASHED
-        if trial.trial_id in self._preempted:
+        if trial_id in self._preempted:
             reason, cause = "its worker was preempted", Cause.PREEMPTED
         elif node_lost:
             reason, cause = "its node was lost", Cause.PREEMPTED
-        self._preempted.discard(trial.trial_id)
+        self._preempted.discard(trial_id)
         launch = self.search.lost(number, attempt, reason, now(), cause)
-        if launch:
-            log.warning("trial %d: %s; attempt %d follows", number, reason, launch.context.attempt)
-        trial.set_config(self._config(trial.trial_id, launch) if launch else {"launch": ""})
+        if launch is None:
+            return NOTHING
+        log.warning("trial %d: %s; attempt %d follows", number, reason, launch.context.attempt)
+        return self._config(trial_id, launch)
 
     def release(self, trial: Any) -> None:
         """Tune is done with a trial; its actor forgets it now rather than at its next launch."""

@@ -8,6 +8,7 @@ actor that is reused; the actor holds a fork server and runs each trial in a fre
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
-from hpsearch.run.desk import Desk
+from hpsearch.run.desk import NOTHING, Desk
 from hpsearch.run.place import Place
 
 
@@ -100,7 +101,8 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
             return
         node = (trial.last_result or {}).get("node")
         lost = node is not None and not any(n["NodeID"] == node and n["Alive"] for n in ray.nodes())
-        self._desk.guarded(lambda: self._desk.recover(trial, node_lost=lost), None)
+        recover = partial(self._desk.recover, trial.trial_id, node_lost=lost)
+        trial.set_config(self._desk.guarded(recover, NOTHING))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """The only door for measurements and endings."""
