@@ -155,9 +155,8 @@ def zombies(home: Path, uri: str, count: int) -> None:
     started = time.monotonic()
     (told,) = upkeep.reconcile(Home(home), ["zombies"]).studies
     seconds = time.monotonic() - started
-    print(
-        f"reconcile: {told.closed} closed, {told.interrupted} interrupted, {told.left} left, {seconds:.1f} s"
-    )
+    counts = f"{told.closed} closed, {told.interrupted} interrupted, {told.left} left"
+    print(f"reconcile: {counts}, {seconds:.1f} s{'; ' + told.problem if told.problem else ''}")
 
 
 def main() -> None:

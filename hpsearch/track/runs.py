@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from hpsearch import faults
 from hpsearch.errors import ServiceUnavailable
@@ -74,6 +74,9 @@ class Run:
 class Runs:
     """The runs of one experiment; `running` looks at all of a server's."""
 
+    # What an earlier one in this process set, to tell it from what the user did.
+    _set: ClassVar[str] = ""
+
     def __init__(self, uri: str, experiment: str, artifact_root: Path | None) -> None:
         self._uri = uri
         self._experiment = experiment
@@ -87,10 +90,10 @@ class Runs:
         """Import MLflow and open the store; a new database gets its tables here (seconds)."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        if TIMEOUT in os.environ:
-            self._timeout = LONGEST_TIMEOUT  # somebody has said what it is to be
+        if os.environ.get(TIMEOUT, Runs._set) == Runs._set:
+            self._wait(FIRST_TIMEOUT)
         else:
-            os.environ[TIMEOUT] = str(FIRST_TIMEOUT)
+            self._timeout = LONGEST_TIMEOUT  # somebody has said what it is to be
         warnings.filterwarnings("ignore", module=r"mlflow\.")
         self._asked(self._connect)
 
@@ -242,9 +245,13 @@ class Runs:
             return asked(request)
         except TimedOut:
             if self._timeout < LONGEST_TIMEOUT:
-                self._timeout = min(2 * self._timeout, LONGEST_TIMEOUT)
-                os.environ[TIMEOUT] = str(self._timeout)
+                self._wait(min(2 * self._timeout, LONGEST_TIMEOUT))
             raise
+
+    def _wait(self, seconds: int) -> None:
+        """Let MLflow wait so long for an answer from now on."""
+        self._timeout = seconds
+        os.environ[TIMEOUT] = Runs._set = str(seconds)
 
 
 def _make_database(path: Path, artifact_root: Path) -> None:

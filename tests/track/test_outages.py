@@ -102,6 +102,7 @@ def test_a_slow_server_is_given_more_time_until_its_answers_arrive(
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
     monkeypatch.setattr("hpsearch.track.runs.FIRST_TIMEOUT", 1)
     monkeypatch.setattr("hpsearch.track.patience.SLOW", 0.5)
+    remote.deliver(artifact_root=None)  # what an earlier outbox set is not taken for the user's
     some_trials(remote, range(1))
     slow = Trouble(delay=1.4)
     proxy.rule = at(LOG_BATCH, slow)
