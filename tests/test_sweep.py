@@ -277,6 +277,7 @@ def test_a_sigterm_at_any_moment_means_75_and_a_parent_that_is_not_running(
     assert "SIGTERM" in reason or "interrupted while Ray was starting" in reason
     parents = "SELECT status FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = ?)"
     assert rows(home / "mlflow.db", parents, "mlflow.parentRunId") == [("KILLED",)]
+    assert rows(home / "mlflow.db", "SELECT name FROM runs WHERE status = 'RUNNING'") == []
 
 
 def test_an_edited_file_does_not_go_on_with_the_old_study_in_silence(
