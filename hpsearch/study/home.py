@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,11 +57,14 @@ class Home:
             from hpsearch.study import postgresql
 
             return sorted(postgresql.names(postgresql.parse_address(self.store)))
-        return sorted(path.name for path in self.directory.glob("*") if self._seems(path.name))
+        with self._readable():
+            found = [path.name for path in self.directory.iterdir()] if self.directory.exists() else []
+        return sorted(name for name in found if self._seems(name))
 
     def holds(self, name: str) -> bool:
         """Whether there is such a study. Raises StoreDamaged where that cannot be read."""
-        return self.database(name).holds_study()
+        with self._readable():
+            return self.database(name).holds_study()
 
     def free_name(self, stem: str) -> str:
         """The stem with the next number above all in use, also by directories that hold no study."""
@@ -75,15 +79,18 @@ class Home:
                 f"{study.directory} is the directory of another study {study.name!r}, in a SQLite file",
                 hint="choose another --study NAME, or another --home",
             )
-        return Store.create(study, tracking_uri, known, database)
+        with self._readable():
+            return Store.create(study, tracking_uri, known, database)
 
     def open(self, name: str) -> Store:
         """The store of a study, owned by this process from now on; see `Store.open`."""
-        return Store.open(self.database(name))
+        with self._readable():
+            return Store.open(self.database(name))
 
     def reader(self, name: str) -> StoreReader:
         """The reading side of a study's store."""
-        return StoreReader(self.database(name))
+        with self._readable():
+            return StoreReader(self.database(name))
 
     def history(self, name: str) -> History:
         """All that the store of a study knows. Raises UsageError (no such study), StoreDamaged."""
@@ -96,6 +103,17 @@ class Home:
     def is_owned(self, name: str) -> bool:
         """Whether a driver owns the study now."""
         return self.database(name).is_owned()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What keeps us from a directory is the user's to see to."""
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(
+                f"cannot use {error.filename or self.directory}: {error.strerror or error}",
+                hint="see to its permissions, or choose another with --home or HPSEARCH_HOME",
+            ) from error
 
     def _seems(self, name: str) -> bool:
         try:

@@ -286,8 +286,9 @@ def _lock(directory: Path) -> int:
         raise StudyBusy(
             f"study {directory.name!r} is being run by {owner}", hint="wait for it, or stop that process"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    with suppress(OSError):  # who holds it is a courtesy, for which a full disk may have no room
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return descriptor
 
 

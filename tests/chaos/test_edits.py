@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import alone
 import pytest
 
 from hpsearch import cli, revising, sweep
@@ -254,41 +254,11 @@ class Told:
     err: str
 
 
-class Unheard:
-    """An outbox that nobody empties."""
-
-    offset, parent_run_id, problem = 0, None, None
-
-    def hasten(self, timeout: float) -> None: ...
-
-    def close(self, *_: object) -> bool:
-        return False
-
-
-@contextlib.contextmanager
-def unheard(*_: object, **__: object) -> Iterator[Unheard]:
-    yield Unheard()
-
-
-class Quiet:
-    """A watcher that keeps what it is shown."""
-
-    def __init__(self) -> None:
-        self.shown: list[Any] = []
-
-    def warned(self, *_: object) -> None: ...
-    def started(self, *_: object) -> None: ...
-    def stopped(self) -> None: ...
-
-    def committed(self, entries: Sequence[Any]) -> None:
-        self.shown += entries
-
-
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run a text as a study in this process, and nobody tells MLflow of it: its facts wait in the store."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep, "following", unheard)
+    monkeypatch.setattr(sweep, "following", alone.unheard)
     (tmp_path / "toy.py").write_text(TOY)
 
     def run(text: str, study: str = "s", *, code: str = TOY, **options: Any) -> Any:
@@ -296,7 +266,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         (tmp_path / "toy.py").write_text(code)
         sys.modules.pop("toy", None)
         wanted = sweep.Options(tmp_path / "studies", study, local=True, **{"resume": "auto"} | options)
-        return sweep.run(Path("toy.yaml"), wanted, Quiet()).history
+        return sweep.run(Path("toy.yaml"), wanted, alone.Quiet()).history
 
     return run
 
@@ -316,7 +286,7 @@ def test_a_finished_study_goes_on_when_more_trials_are_asked_for_and_remembers_t
     assert revision.time > 0
     # A plain resume knows the new file.
     assert Home(tmp_path / "studies").history("s").study.spec.max_trials == 6
-    again = sweep.resume("s", sweep.Options(tmp_path / "studies", "s", local=True), Quiet())
+    again = sweep.resume("s", sweep.Options(tmp_path / "studies", "s", local=True), alone.Quiet())
     assert len(again.history.trials) == 6
 
 
@@ -501,7 +471,7 @@ def command(
 ) -> Iterator[Callable[..., Told]]:
     """The command line in this process, where nobody tells MLflow."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep, "following", unheard)
+    monkeypatch.setattr(sweep, "following", alone.unheard)
     monkeypatch.setenv("HPSEARCH_UMASK", "")
     umask = os.umask(0o022)
 
