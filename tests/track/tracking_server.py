@@ -42,7 +42,7 @@ class Server:
                     "MLFLOW_DISABLE_TELEMETRY": "true",
                 },
             )
-        wait_for(self._healthy, 60)
+        wait_for(self._healthy, 110)
 
     def _healthy(self) -> bool:
         try:
