@@ -219,15 +219,17 @@ class Delivery:
         run.status = "RUNNING"
 
     def _result(self, ending: StudyEnding, best: Best | None) -> list[Row]:
-        """The best trial's objective, and at a final ending its params: they can be written only once."""
-        if best is None:
+        """At a final ending, the best trial's objective and params: both can be written only once.
+
+        At an interrupted one they may be another trial's later, at the same step.
+        """
+        if best is None or ending.outcome not in (Outcome.COMPLETED, Outcome.FAILED):
             return []
         name = rows.clean_name(self._study.spec.objective.metric)
-        result: list[Row] = [Point(name, best.value, ending.time, best.step)]
+        result: list[Row] = [Point(name, best.value, best.time, best.step)]
         params = rows.param_rows(best.params)
         texts = {param.name: param.text for param in params}
-        final = ending.outcome in (Outcome.COMPLETED, Outcome.FAILED)
-        if final and self.parent.params.items() <= texts.items():
+        if self.parent.params.items() <= texts.items():
             self.parent.params = texts
             result += params
         return result

@@ -23,13 +23,14 @@ class TrialNews:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best completed trial so far, and the (step, value) that counts."""
+    """The best completed trial so far, the (step, value) that counts, and when the trial ended."""
 
     number: int
     uid: str
     params: Params
     step: int
     value: float
+    time: int
 
 
 @dataclass(slots=True)
@@ -127,7 +128,10 @@ class Ledger:
         if outcome is None or found is None or (self._rank and (found, trial.number) >= self._rank):
             return
         better = self._rank is None or found < self._rank[0]
-        self._best, self._rank = Best(trial.number, trial.uid, trial.params, *outcome), (found, trial.number)
+        self._best, self._rank = (
+            Best(trial.number, trial.uid, trial.params, *outcome, ending.time),
+            (found, trial.number),
+        )
         if better:  # else it is as good as one with a higher number, which ended before
             name = clean_name(f"best/{objective.metric}")
             news.points.append(Point(name, outcome[1], ending.time, self._completed))
