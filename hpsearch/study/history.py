@@ -6,17 +6,20 @@ Part of the SQLAlchemy door: every row is proven by its checksum as it is read, 
 from __future__ import annotations
 
 import functools
+import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy import Connection, Table, bindparam, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import StoreDamaged, UsageError
 from hpsearch.spec.reading import parse
+from hpsearch.study import measured
 from hpsearch.study.database import Database
 from hpsearch.study.schema import (
     FACT_TABLES,
@@ -26,6 +29,7 @@ from hpsearch.study.schema import (
     known_of,
     known_table,
     lease_table,
+    measurement_table,
     study_table,
     trial_table,
     verify,
@@ -47,10 +51,18 @@ from hpsearch.study.trial import (
 from hpsearch.study.witness import compare
 
 Place = Path | Database
+PORTION = 5_000  # rows
 
 # A text is a Spec for ever, and a driver reads its study more than once.
 _parse = functools.lru_cache(maxsize=8)(parse)
 
+# All at once, in order; there are far more of these than of all others.
+_SEVERAL = tuple(table for table in FACT_TABLES if table is not measurement_table)
+_MEASURED = (
+    select(*(measurement_table.c[name] for name in measured.COLUMNS))
+    .where(measurement_table.c.study == bindparam("ours"), measurement_table.c.lsn <= bindparam("until"))
+    .order_by(measurement_table.c.lsn)
+)
 # Built once: the outbox asks every few seconds.
 _NEWS = {
     table: select(table).where(
@@ -149,10 +161,12 @@ def reading(database: Database) -> Iterator[None]:
         raise database.unreadable(error) from error
 
 
-def _changes(connection: Connection, study: str, after: int, until: int) -> list[tuple[Change, Row]]:
+def _changes(
+    connection: Connection, study: str, after: int, until: int, tables: Sequence[Table] = FACT_TABLES
+) -> list[tuple[Change, Row]]:
     found: list[tuple[Change, Row]] = []
     within = {"ours": study, "after": after, "until": until}
-    for table in FACT_TABLES:
+    for table in tables:
         for record in connection.execute(_NEWS[table], within).mappings():
             row = dict(record)
             verify(table, row)
@@ -160,6 +174,18 @@ def _changes(connection: Connection, study: str, after: int, until: int) -> list
             found.append((Change(row["lsn"], trial, fact_of(table, row)), row))
     found.sort(key=lambda pair: pair[0].lsn)
     return found
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Millions of objects are made, none of them in a cycle: looking for those would double the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def read_history(connection: Connection, database: Database) -> History:
@@ -172,13 +198,18 @@ def read_history(connection: Connection, database: Database) -> History:
     verify(lease_table, lease)
     if seen:
         compare(seen, row["uid"], lease["lsn"])
-    changes = _changes(connection, row["name"], 0, lease["lsn"])
-    if [change.lsn for change, _ in changes] != list(range(1, lease["lsn"] + 1)):
+    with _no_collections():
+        changes = _changes(connection, row["name"], 0, lease["lsn"], _SEVERAL)
+        trials = {change.fact.number: change.fact for change, _ in changes if isinstance(change.fact, Trial)}
+        records = connection.execute(_MEASURED, {"ours": row["name"], "until": lease["lsn"]})
+        lsns = measured.fold(row["name"], chain.from_iterable(records.partitions(PORTION)), trials)
+    lsns += [change.lsn for change, _ in changes]
+    lsns.sort()
+    if lsns != list(range(1, lease["lsn"] + 1)):
         raise StoreDamaged(
-            f"the store of study {row['name']!r} has {len(changes)} facts where {lease['lsn']} were written",
+            f"the store of study {row['name']!r} has {len(lsns)} facts where {lease['lsn']} were written",
             hint="restore the study directory from a backup; nothing was overwritten",
         )
-    trials: dict[int, Trial] = {}
     attributes: dict[int, Mapping[str, object]] = {}
     ending: StudyEnding | None = None
     last_ending: StudyEnding | None = None

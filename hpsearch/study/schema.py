@@ -33,7 +33,7 @@ SCHEMA_VERSION = 4
 Row = dict[str, Any]
 
 # Damage can make bytes of a text: such a row has another proof, and that is all.
-_compact = json.JSONEncoder(separators=(",", ":"), default=repr).encode
+compact = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 
 metadata = MetaData()
 
@@ -203,7 +203,7 @@ FACT_TABLES = (
 def checksum(row: Mapping[str, Any]) -> str:
     """The proof of a row: 64 bits of BLAKE2 over all its other columns, in order of their names."""
     content = [row[name] for name in sorted(row) if name != "checksum"]
-    return hashlib.blake2b(_compact(content).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(compact(content).encode(), digest_size=8).hexdigest()
 
 
 def verify(table: Table, row: Mapping[str, Any]) -> None:

@@ -9,16 +9,24 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 
-from sqlalchemy import Connection, Table, insert, select, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 
 from hpsearch import faults
-from hpsearch.errors import Interrupted, StudyBusy, UsageError
+from hpsearch.errors import Interrupted, StoreFull, StudyBusy, UsageError
 from hpsearch.study.database import Database
-from hpsearch.study.history import History, Place, database_of, read_history, reading, require_study
+from hpsearch.study.history import (
+    History,
+    Place,
+    StoreReader,
+    database_of,
+    read_history,
+    reading,
+    require_study,
+)
 from hpsearch.study.schema import (
     FACT_TABLES,
     SCHEMA_VERSION,
@@ -28,10 +36,21 @@ from hpsearch.study.schema import (
     known_table,
     lease_table,
     rows_of,
+    sealed,
+    storable,
     study_table,
 )
 from hpsearch.study.sqlite import SqliteFile, unwritable
 from hpsearch.study.trial import Entry, Known, Study
+from hpsearch.study.witness import Testimony
+
+# Built once: at thousands of commits a second, half of the time would go into building statements.
+_GUARD = update(lease_table).where(
+    lease_table.c.study == bindparam("ours"),
+    lease_table.c.epoch == bindparam("our_epoch"),
+    lease_table.c.lsn == bindparam("our_lsn"),
+)
+_INSERT = {table: insert(table) for table in FACT_TABLES}
 
 
 class Store:
@@ -48,11 +67,15 @@ class Store:
         self._epoch = 0
         self._unknown = False  # whether a commit raised: it may have happened all the same
         self.lsn = 0
-        self._name = self.directory.name
+        self._name, self._uid = self.directory.name, ""
+        self._lease: Row = {}
         self._hold = self._database.claim()
         try:
             self._engine = self._database.engine()
             self._connection = self._engine.connect()
+        except (DBAPIError, OSError) as error:
+            self._hold.release()
+            raise self._database.unwritable(error) from error
         except BaseException:
             self._hold.release()
             raise
@@ -73,36 +96,17 @@ class Store:
         if database.holds_study():
             raise _exists(study, database)
         store = cls(database)
-        row: Row = {
-            "name": study.name,
-            "uid": study.uid,
-            "created": study.created,
-            "schema_version": SCHEMA_VERSION,
-            "spec_source": study.spec.source,
-            "spec_text": study.spec.text,
-            "git_sha": study.git_sha,
-            "versions": json.dumps(dict(study.versions)),
-            "started_in": study.started_in,
-            "known": len(known),
-        }
-        row["checksum"] = checksum(row)
-        lease = {"study": study.name, "epoch": 0, "lsn": 0, "outbox_offset": 0, "taken": 0}
-        lease |= {"host": socket.gethostname(), "pid": os.getpid(), "tracking_uri": tracking_uri}
         try:
             with store._connection.begin():
-                database.create_tables(store._connection)
-                store._connection.execute(insert(study_table), row)
-                store._connection.execute(insert(lease_table), lease)
-                if known:
-                    rows = [known_row(study.name, each) for each in known]
-                    store._connection.execute(insert(known_table), rows)
-                store._hold.take(store._connection, study.name)
-        except IntegrityError as error:
+                store._found(study, tracking_uri, known)
+        except BaseException as error:
             store._abandon()
-            raise _exists(study, database) from error
-        except DBAPIError as error:
-            store._abandon()
-            raise database.unwritable(error) from error
+            if isinstance(error, IntegrityError):  # somebody was quicker
+                raise _exists(study, database) from error
+            if isinstance(error, DBAPIError):
+                raise database.unwritable(error) from error
+            raise
+        store._settle_birth(study.uid)
         return store
 
     @classmethod
@@ -115,36 +119,41 @@ class Store:
         return cls(where)
 
     def take(self, now: int, tracking_uri: str | None = None) -> History:
-        """Take the lease under a new epoch and read everything, verifying every row on the way.
+        """Read everything, verifying every row on the way, and take the lease under a new epoch.
 
         `now` is milliseconds since the epoch. Another `tracking_uri` than before is told everything anew.
-        Raises StoreDamaged.
+        Raises StoreDamaged, and then nothing was written.
         """
         with faults.point("lease.take"), self._transaction() as connection:
             self._name = self._database.study(connection)
-            ours = lease_table.c.study == self._name
             self._hold.take(connection, self._name)
-            values: Row = {"host": socket.gethostname(), "pid": os.getpid(), "taken": now}
-            connection.execute(
-                update(lease_table).where(ours).values(epoch=lease_table.c.epoch + 1, **values)
-            )
-            if tracking_uri is not None:
-                moved = update(lease_table).where(ours & (lease_table.c.tracking_uri != tracking_uri))
-                fresh = {"tracking_uri": tracking_uri, "outbox_offset": 0, "parent_run_id": None}
-                connection.execute(moved.values(**fresh))
-        with reading(self._database):
-            history = read_history(self._connection, self._database)
-            lsn = select(lease_table.c.lsn).where(ours)
-            self.lsn = self._connection.execute(lsn).scalar_one()
-        self._epoch = history.epoch
-        self._connection.rollback()
-        return history
+            with reading(self._database):
+                history = read_history(connection, self._database)
+            ours = lease_table.c.study == self._name
+            lease = dict(connection.execute(select(lease_table).where(ours)).mappings().one())
+            lease |= {"epoch": history.epoch + 1, "pid": os.getpid(), "taken": now}
+            lease |= {"host": socket.gethostname()}
+            if tracking_uri not in (None, history.tracking_uri):
+                lease |= {"tracking_uri": tracking_uri, "outbox_offset": 0, "parent_run_id": None}
+            self._lease = sealed(lease)
+            connection.execute(update(lease_table).where(ours).values(self._lease))
+        self._epoch, self.lsn, self._uid = lease["epoch"], lease["lsn"], history.study.uid
+        self._acknowledge()
+        return replace(
+            history,
+            epoch=self._epoch,
+            ending=None,
+            tracking_uri=lease["tracking_uri"],
+            offset=lease["outbox_offset"],
+            parent_run_id=lease["parent_run_id"],
+        )
 
     def commit(self, entries: Sequence[Entry]) -> None:
         """Commit facts in one transaction; they are durable when this returns.
 
-        Raises StudyBusy if the lease was lost, Interrupted if the database refuses: then the commit is
-        unknown rather than undone, and the next start reads what is there.
+        Raises StudyBusy if the lease was lost; StoreFull where there is no room: nothing was written, and it
+        may be tried again; Interrupted if the database refuses otherwise: then the commit is unknown rather
+        than undone, and the next start reads what is there.
         """
         lsn, rows = self.lsn, []
         for entry in entries:
@@ -156,22 +165,67 @@ class Store:
         try:
             self._hold.assure()
             self._write(rows, lsn)
+        except StoreFull:
+            if not self._was_written(lsn):
+                raise
         except _ConnectionLost:
             self._settle(rows, lsn)
         self.lsn = lsn
+        self._acknowledge()
+
+    def _settle_birth(self, uid: str) -> None:
+        with suppress(DBAPIError):  # a full disk: it is durable all the same
+            self._database.settle(self._connection)
+        self._hold.acknowledge(Testimony(0, 0, uid))
+
+    def _acknowledge(self) -> None:
+        self._hold.acknowledge(Testimony(self.lsn, self._epoch, self._uid))
+
+    def reader(self) -> StoreReader:
+        """The reading side of the same store, for another thread."""
+        return StoreReader(self._database)
 
     def close(self) -> None:
         """Keep the outbox's progress, close the connection, and free the study for the next driver."""
         try:
             if self._epoch and not self._unknown:
-                self.commit(())
+                # What MLflow was told since is told again without harm.
+                with suppress(StoreFull):
+                    self.commit(())
         finally:
             self._abandon()
 
+    def _found(self, study: Study, tracking_uri: str, known: Sequence[Known]) -> None:
+        """Write what a study is born with, all tables included."""
+        row: Row = {
+            "name": study.name,
+            "uid": study.uid,
+            "created": study.created,
+            "schema_version": SCHEMA_VERSION,
+            "spec_source": study.spec.source,
+            "spec_text": study.spec.text,
+            "git_sha": study.git_sha,
+            "versions": json.dumps(dict(study.versions)),
+            "started_in": study.started_in,
+            "known": len(known),
+        }
+        row = storable(row)
+        row["checksum"] = checksum(row)
+        lease = {"study": study.name, "epoch": 0, "lsn": 0, "outbox_offset": 0, "taken": 0}
+        lease |= {"host": socket.gethostname(), "pid": os.getpid(), "tracking_uri": tracking_uri}
+        self._database.create_tables(self._connection)
+        self._connection.execute(insert(study_table), row)
+        self._connection.execute(insert(lease_table), sealed(lease))
+        if known:
+            self._connection.execute(insert(known_table), [known_row(study.name, each) for each in known])
+        self._hold.take(self._connection, study.name)
+
     def _abandon(self) -> None:
         try:
-            self._connection.close()
-            self._engine.dispose()
+            # Whose epoch we never took may be damaged, and SQLite moves its log at the last close.
+            with nullcontext() if self._epoch else self._database.untouched():
+                self._connection.close()
+                self._engine.dispose()
         finally:
             self._hold.release()
 
@@ -180,12 +234,12 @@ class Store:
 
         `again`: it was tried before and may have happened; then nothing is written twice.
         """
-        with self._transaction(again) as connection:
+        with self._transaction(final=again) as connection:
             if again and self._is_there(connection, lsn):
                 return
             self._guard(connection, lsn)
             for table, group in _grouped(rows):
-                connection.execute(insert(table), group)
+                connection.execute(_INSERT[table], group)
 
     def _settle(self, rows: Sequence[tuple[Table, Row]], lsn: int) -> None:
         """The connection was lost, and nobody knows whether the commit happened: read it back by its key.
@@ -193,8 +247,9 @@ class Store:
         What is there stays, what is not is written once more. Raises StudyBusy, Interrupted.
         """
         self._unknown = True
-        with suppress(DBAPIError):
-            self._connection.close()
+        with suppress(DBAPIError, InvalidRequestError):
+            self._connection.invalidate()
+        self._connection.close()
         self._connection = self._database.reconnect(self._engine)
         self._hold.assure()
         self._write(rows, lsn, again=True)
@@ -211,18 +266,35 @@ class Store:
         ).scalar_one_or_none()
         return found == lsn and lsn > self.lsn
 
+    def _undo(self) -> None:
+        """End a transaction whose COMMIT failed: SQLite leaves it open where it had no room for it."""
+        with suppress(DBAPIError):
+            self._connection.rollback()
+            self._connection.connection.rollback()
+
+    def _was_written(self, lsn: int) -> bool:
+        """Whether a write that was refused for want of room is there all the same, which only reading tells."""
+        try:
+            with self._connection.begin():
+                return self._is_there(self._connection, lsn)
+        except DBAPIError as error:
+            self._unknown = True
+            raise self._database.unwritable(error) from error
+
     def _guard(self, connection: Connection, lsn: int) -> None:
         """Move the counter under our epoch; a lost lease hits no row and so writes nothing."""
-        values: dict[str, Any] = {"lsn": lsn}
         if self.progress:
-            values["outbox_offset"], values["parent_run_id"] = self.progress()
-        mine = (lease_table.c.study == self._name) & (lease_table.c.epoch == self._epoch)
-        mine &= lease_table.c.lsn == self.lsn
-        if connection.execute(update(lease_table).where(mine).values(**values)).rowcount != 1:
+            self._lease["outbox_offset"], self._lease["parent_run_id"] = self.progress()
+        self._lease = sealed(self._lease | {"lsn": lsn})
+        names = ("lsn", "outbox_offset", "parent_run_id", "checksum")
+        values = {name: self._lease[name] for name in names}
+        mine = {"ours": self._name, "our_epoch": self._epoch, "our_lsn": self.lsn}
+        if connection.execute(_GUARD, values | mine).rowcount != 1:
             raise StudyBusy(f"study {self._name!r} was taken over by another driver; nothing was written")
 
     @contextmanager
-    def _transaction(self, again: bool = False) -> Iterator[Connection]:
+    def _transaction(self, *, final: bool = True) -> Iterator[Connection]:
+        """A transaction; unless `final`, the loss of its connection is left to the caller."""
         try:
             with faults.point("store.begin"):
                 transaction = self._connection.begin()
@@ -231,10 +303,12 @@ class Store:
                 with faults.point("store.commit"):
                     transaction.commit()
         except (DBAPIError, OSError) as error:
-            if not again and self._database.is_lost(error):
+            if not final and self._database.is_lost(error):
                 raise _ConnectionLost from error
-            self._unknown = True
-            raise self._database.unwritable(error) from error
+            self._undo()
+            told = self._database.unwritable(error)
+            self._unknown = not isinstance(told, StoreFull)
+            raise told from error
 
 
 class _ConnectionLost(Exception):

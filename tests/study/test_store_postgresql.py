@@ -1,4 +1,4 @@
-"""What only a store on PostgreSQL has: an address with a password, a server's settings, rights, shared tables."""
+"""What only a store on PostgreSQL has: an address with a password, a server's settings, rights, versions."""
 
 from __future__ import annotations
 
