@@ -273,7 +273,7 @@ class Store:
             self._connection.connection.rollback()
 
     def _was_written(self, lsn: int) -> bool:
-        """Whether a write that was refused for want of room is there all the same, which only reading tells."""
+        """Whether a write that was refused for want of room is there all the same; only reading tells."""
         try:
             with self._connection.begin():
                 return self._is_there(self._connection, lsn)
