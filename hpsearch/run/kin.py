@@ -93,6 +93,11 @@ def adopted(parent: int, spared: Container[int] = ()) -> list[int]:
     return [each.pid for each in _children()[parent] if each.group != own and each.pid not in spared]
 
 
+def children_of(parent: int) -> set[int]:
+    """The children of a process, in whatever groups."""
+    return {each.pid for each in _children()[parent]}
+
+
 def brood(parent: int, spared: Container[int] = ()) -> list[Seen]:
     """The `adopted` children of a process and all below them."""
     children, own = _children(), os.getpgid(parent)

@@ -20,7 +20,7 @@ from typing import Any
 from hpsearch import faults
 from hpsearch.run import child, server
 from hpsearch.run.attempt import NOTICE
-from hpsearch.run.kin import Seen, adopt_orphans, adopted, brood, end_adopted
+from hpsearch.run.kin import Seen, adopt_orphans, brood, children_of, end_adopted
 from hpsearch.run.output import Output, Pump
 from hpsearch.run.watch import Offence, Watch
 from hpsearch.run.wire import encode, is_ending, is_failure
@@ -32,6 +32,9 @@ EXECUTE = "hpsearch.run.attempt:execute"
 # first one waits for others a tenth of the trial's age, within these bounds (seconds). Where no decision
 # waits for them it is always the longest, but for the first report of a slot, which shows that it lives.
 SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 1.0
+# What multiprocessing takes for the exit code of a process whose server is gone, which may be its own, too;
+# how long a server may then take to be dead (seconds).
+LOST_SERVER, SERVERS_DEATH = 255, 2.0
 # What the supervisor of a program needs beyond the program's grace to end what is left of it (seconds).
 SUPERVISION = 1.0
 
@@ -82,7 +85,7 @@ class Slot:
         arguments = (self._execute, json.dumps(launch.to_json()), writer, prints)
         process = self._context.Process(target=child.main, args=arguments)
         if not self._serves:
-            self._spared = set(adopted(os.getpid()))
+            self._spared = children_of(os.getpid())
             adopt_orphans()
         try:
             with faults.point("spawn.fork"), server.without_main(), server.marking():
@@ -202,7 +205,9 @@ class Slot:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.join()
-        if self._serves and server.has_died():
+        # A dying server's pipes close before it is dead.
+        patience = SERVERS_DEATH if self._process.exitcode == LOST_SERVER else 0.0
+        if self._serves and server.has_died(patience):
             server.end_brood()
         else:
             end_adopted(self._parent, self._spared)
@@ -262,7 +267,7 @@ class Slot:
         code = self._process.exitcode
         if code < 0:
             return Heard(lines, lost=f"its process was killed by signal {-code} ({_name(-code)})")
-        if code == 255:
+        if code == LOST_SERVER and self._serves and server.has_died():
             return Heard(lines, lost="its process ended with its fork server")
         reason = f"its process exited with code {code} before the trial was finished"
         said = self._pump.output.last_line if self._pump else ""

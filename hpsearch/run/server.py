@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
@@ -33,12 +34,15 @@ def pid() -> int:
     return int(forkserver._forkserver._forkserver_pid or 0)  # type: ignore[attr-defined]
 
 
-def has_died() -> bool:
-    """Whether the server is dead, reaped or not."""
-    try:
-        return os.waitid(os.P_PID, pid(), os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
+def has_died(patience: float = 0.0) -> bool:
+    """Whether the server is dead, reaped or not, or dies within some seconds."""
+    deadline = time.monotonic() + patience
+    with contextlib.suppress(ChildProcessError):
+        while os.waitid(os.P_PID, pid(), os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+    return True
 
 
 def end_brood() -> None:

@@ -87,9 +87,9 @@ class Watch:
             return Offence(f"{name}: no {told}report for {self._given:g} s", Cause.HUNG)
         if self._age < self._next_look:
             return None
-        started = time.perf_counter()
+        started = time.thread_time()
         offence, near = self._inspect()
-        cost = time.perf_counter() - started
+        cost = time.thread_time() - started
         pause = max(SOON, cost / SHARE_WHEN_NEAR) if near else max(EVERY, cost / SHARE)
         self._next_look = self._age + pause
         return offence

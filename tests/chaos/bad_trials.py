@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from hpsearch.spec.model import Program, Resources
 from hpsearch.study.trial import Cause, Context, Ending, Launch, Measurement, Report
 
 HERE = str(Path(__file__).parent)
-PATIENCE = 40.0  # seconds until a test gives up
+Fired = Callable[..., None]
+PATIENCE = 80.0  # seconds until a test gives up
 
 
 @pytest.fixture(scope="session")
@@ -111,9 +112,9 @@ def state_of(pid: int) -> str:
         return ""
 
 
-def left_of(directory: Path) -> dict[int, str]:
-    """Those that are still there, zombies too, with their states."""
-    return {pid: state for pid in noted(directory) if (state := state_of(pid))}
+def left_of(directory: Path, gone: str = "") -> dict[int, str]:
+    """Those that are still there, zombies too unless these are called `gone`, with their states."""
+    return {pid: state for pid in noted(directory) if (state := state_of(pid)) not in ("", gone)}
 
 
 def works(slot: Slot, directory: Path) -> None:

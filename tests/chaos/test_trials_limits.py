@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bad_trials import FORMS, Slot, follow, launch, left_of, noted, slot, works
-from conftest import Fired
+from bad_trials import FORMS, Fired, Slot, follow, launch, left_of, noted, slot, works
 
 from hpsearch.run.kin import Seen
 from hpsearch.run.watch import HUNG, LONGEST_GAP, SUPERVISOR, Watch, memory_of

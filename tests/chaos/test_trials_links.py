@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bad_trials import FORMS, Slot, follow, launch, slot, start_and_hear_first
-from conftest import Fired
+from bad_trials import FORMS, Fired, Slot, follow, launch, slot, start_and_hear_first
 
 from hpsearch.run.metric_file import MetricFile
 from hpsearch.run.output import Output

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import misbehaving
 import numpy as np
 import pytest
-from conftest import Fired
+from bad_trials import Fired
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

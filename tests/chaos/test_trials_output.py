@@ -7,8 +7,7 @@ import resource
 from pathlib import Path
 
 import pytest
-from bad_trials import FORMS, Slot, follow, launch, slot
-from conftest import Fired
+from bad_trials import FORMS, Fired, Slot, follow, launch, slot
 
 from hpsearch.run.output import LONGEST_LINE, Output, Pump
 from hpsearch.spec.model import Program
