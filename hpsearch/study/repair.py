@@ -158,13 +158,14 @@ def _findings(versions: Iterable[Scan], directory: Path) -> _Findings:
             found = _Findings(each.study, None, None, [], {}, set(), 0)
         if each.study != found.study:
             continue
-        found.lease = found.lease or each.lease
         found.unproven_lease = found.unproven_lease or each.unproven_lease
         found.known = max(found.known, each.known, key=len)
         found.facts = each.facts | found.facts
         if each.lease:
             found.ends.add(each.lease["lsn"])
-            found.epoch = max(found.epoch, each.lease["epoch"])
+            found.lease = max(
+                found.lease or each.lease, each.lease, key=lambda row: (row["epoch"], row["lsn"])
+            )
     if found is None or len(found.known) != found.study["known"]:
         raise StoreDamaged(
             f"what study {directory.name!r} was started with cannot be read from any version of its store",
@@ -172,7 +173,7 @@ def _findings(versions: Iterable[Scan], directory: Path) -> _Findings:
         )
     check_version(found.study["name"], found.study["schema_version"])
     epochs = (row.get("epoch", 0) for _, row in found.facts.values())
-    found.epoch = max(found.epoch, *epochs, 0)
+    found.epoch = max(found.lease["epoch"] if found.lease else 0, *epochs, 0)
     return found
 
 
