@@ -29,7 +29,7 @@ try:
     GcsClient(address=sys.argv[1]).internal_kv_keys(b"hpsearch", None)
     print("{OPEN}")
 except Exception as error:
-    print("{CLOSED}" if "nauthenticated" in str(error) or "UNAUTHENTICATED" in str(error) else repr(error))
+    print("{CLOSED}" if type(error).__name__ == "AuthenticationError" else repr(error))
 """
 
 

@@ -19,7 +19,7 @@ from hpsearch.study.trial import Cause, Launch
 STEP = 1.0
 # A worker that no driver has asked for so long (seconds) is cut off: its trial goes on elsewhere by then, or
 # nobody wants it. A driver that was stopped, or whose disk was full, for less loses nothing.
-SILENCE = 60.0
+SILENCE = 120.0
 # Between SIGTERM to a worker and its own end, once it has told of its checkpoint (seconds).
 FAREWELL = 10.0
 

@@ -54,6 +54,13 @@ def is_loopback(address: str) -> bool:
     return address.partition(":")[0] in ("0100007F", "0000000000000000FFFF00000100007F")
 
 
+def is_pending(driver: Driver, number: int) -> bool:
+    """Whether a signal has not reached the process yet."""
+    status = Path(f"/proc/{driver.process.pid}/status").read_text().splitlines()
+    (waiting,) = [line.split()[1] for line in status if line.startswith("ShdPnd")]
+    return bool(int(waiting, 16) >> (number - 1) & 1)
+
+
 def is_empty(home: House) -> bool:
     """Whether no Ray left anything where temporary files are."""
     return not list(home.scratch.glob("hps-*"))
@@ -140,6 +147,7 @@ def test_a_driver_that_is_killed_or_interrupted_twice_leaves_no_process_and_no_f
         hasty = home.run()
         trains(home, hasty, 2)
         hasty.kill(signal.SIGINT)
+        wait_for(lambda: not is_pending(hasty, signal.SIGINT), 5)  # two that wait together are one
         hasty.kill(signal.SIGINT)
         fired(hasty.ended(5) == 130, "F07")
         assert hasty.left(10) == {}

@@ -56,7 +56,7 @@ HOOKS = {"suggest": 1, "recover": 1, "knows_lost": 1, "hear": 2, "release": 1}
 
 
 @pytest.mark.fault("F14")
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(500)
 def test_an_exception_in_any_hook_costs_a_life_of_the_study_and_no_fact(
     tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch, fired: Fired
 ) -> None:
@@ -90,7 +90,7 @@ def test_an_exception_in_any_hook_costs_a_life_of_the_study_and_no_fact(
 
 
 @pytest.mark.fault("F15", "F61")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 def test_a_killed_worker_and_a_preempted_one_cost_an_attempt_each_and_only_the_first_counts(
     tmp_path: Path, ray_address: str, hold: Path, fired: Fired
 ) -> None:
@@ -168,6 +168,7 @@ def test_a_study_that_waits_for_what_no_node_has_says_so_and_can_be_stopped(
 
 
 @pytest.mark.fault("F58")
+@pytest.mark.timeout(300)
 def test_trials_of_a_killed_node_go_on_elsewhere_within_half_a_minute(
     tmp_path: Path, ray_cluster: Any, hold: Path, fired: Fired
 ) -> None:

@@ -158,14 +158,14 @@ def three_hosts(tmp_path: Path) -> Iterator[Sequence[Host]]:
 
 
 @pytest.mark.fault("F59")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_node_that_was_cut_off_and_came_back_has_changed_nothing_and_its_trial_ends(
     tmp_path: Path, three_hosts: Sequence[Host], mlflow_database: Path, fired: Fired
 ) -> None:
     head, *nodes = three_hosts
     with house(tmp_path, mlflow_database, trials=1, parallel=1) as home:
         driver = home.run("--address", "10.77.0.1:6379", before=head.command())
-        wait_for(lambda: len(home.ledger(0)) >= 4, 100, lambda: driver.text)
+        wait_for(lambda: len(home.ledger(0)) >= 4, 150, lambda: driver.text)
         old = home.ledger(0)[-1][2]
         (lost,) = [node for node in nodes if node.has(old)]
         lost.cut()
@@ -177,7 +177,7 @@ def test_a_node_that_was_cut_off_and_came_back_has_changed_nothing_and_its_trial
         lost.heal()
         wait_for(lambda: not Path(f"/proc/{old}").exists(), SILENCE + 20)
         home.hold.unlink()
-        assert driver.ended(60) == 0, driver.text
+        assert driver.ended(100) == 0, driver.text
         trial = StoreReader(home.study).history().trials[0]
         assert [m.step for m in trial.measurements] == list(range(10, 2001, 10))
         assert [a.cause for a in trial.attempts] == [Cause.FIRST, Cause.PREEMPTED]
