@@ -47,7 +47,7 @@ class Patience:
         """One line about what is wrong now, None when all is well."""
         since = self._asking
         waited = time.monotonic() - since if since is not None else 0.0
-        if self._problem is None and waited > SLOW:
+        if waited > SLOW:
             return f"{self._service}: no answer for {waited:.0f} s"
         return self._problem
 
