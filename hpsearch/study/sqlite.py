@@ -57,6 +57,8 @@ class SqliteFile:
 
     def holds_study(self) -> bool:
         """True if the directory holds a study; a database that a crash left without tables is none."""
+        if self.path.is_file():
+            opening.check_place(self.directory)
         seen = self.testimony()
         opening.prove_log(self.directory)
         found = self.path.is_file() and self._has_tables()
