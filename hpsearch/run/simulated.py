@@ -42,7 +42,8 @@ class Part:
 class Clock:
     """Virtual milliseconds, which only grow; `stamp` makes of them what a wall would show.
 
-    `births`: when each trial started. A study that is resumed with the same clock needs no stamps to go on.
+    `births`: when each trial started. A study that is resumed with the same clock goes on by it; with a new
+    one at the time of its last fact.
     """
 
     now: int = 0
@@ -92,9 +93,10 @@ class Stage:
 
     def play(self) -> None:
         """Play until nothing runs any more."""
-        self._clock.now = max(self._clock.now, _latest(self._search))
+        if not self._clock.births:
+            self._clock.now = max(self._clock.now, _latest(self._search))
         self._fill()
-        while self._due:
+        while self._due and not self._search.over:
             time, number = heapq.heappop(self._due)
             self._clock.now = max(self._clock.now, time)
             role = self._roles[number]
@@ -105,6 +107,11 @@ class Stage:
                 self._search.released(number)
             self._fill()
             self._between()
+        # Whoever stops the study stops them between two steps, so that a resume goes on in the same order.
+        for number in sorted(self._roles):
+            self._search.released(number)
+        self._roles.clear()
+        self._due.clear()
 
     def _fill(self) -> None:
         """Start what may start now."""
@@ -157,11 +164,7 @@ class Stage:
             return self._tell(role, seen)  # nobody may resume behind it
         if role.part.together:
             return self._tell(role, seen, *self._save(role))
-        goes_on = self._tell(role, seen)
-        if goes_on or self._search.trials[role.context.number].ending is None:
-            # A study that stops leaves its trials the time for this.
-            goes_on = self._tell(role, *self._save(role)) and goes_on
-        return goes_on
+        return self._tell(role, seen) and self._tell(role, *self._save(role))
 
     def _end(self, role: _Role, ending: Ending) -> bool:
         with faults.point("trial.end"):

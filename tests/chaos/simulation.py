@@ -35,11 +35,13 @@ from hpsearch.study.birth import versions
 from hpsearch.study.history import History
 from hpsearch.study.home import Home
 from hpsearch.study.journal import Waiting
+from hpsearch.study.launching import trial_directory
 from hpsearch.study.search import Search
-from hpsearch.study.trial import Attempt, Context, Ending, Entry, Launch, Outcome, Study, Trial
+from hpsearch.study.trial import Attempt, Checkpoint, Context, Ending, Entry, Launch, Outcome, Study, Trial
 from hpsearch.track import following, outbox
 from hpsearch.track.delivery import Forgotten
 from hpsearch.track.runs import Runs
+from hpsearch.train import checkpoint
 
 NAME, URI = "sim", "http://mlflow.invalid"
 SHM = Path("/dev/shm")
@@ -131,15 +133,18 @@ class World:
                 result = self._drive()
             except HpsearchError as error:
                 code, self.error = error.exit_code, error
-            except Killed:
-                self.witness.kills += 1
-                raise
+            except BaseException:
+                if not self.dead:
+                    raise
             else:
                 code = sweep.EXIT_CODES[result.ending.outcome]
                 self.history = result.history
-            # It has passed through the product's own clean-up, which may have raised another error.
-            if self.broken is not None:
-                raise self.broken
+        if self.broken is not None:
+            raise self.broken
+        if self.dead:
+            # The kill has passed through the product's own clean-up, which may have raised something else.
+            self.witness.kills += 1
+            raise Killed
         self.witness.exits = (*self.witness.exits, code)
         return code
 
@@ -227,6 +232,14 @@ class World:
                 self.witness.attempts.add((entry.trial, entry.fact.number))
             elif isinstance(entry.fact, Ending) and entry.trial is not None:
                 self.witness.endings[entry.trial] = entry.fact
+            elif isinstance(entry.fact, Checkpoint) and entry.trial is not None:
+                self._see(trial_directory(self.directory, entry.trial) / entry.fact.name, entry.fact.sha256)
+
+    def _see(self, path: Path, sha256: str) -> None:
+        try:
+            checkpoint.read(path, sha256)
+        except checkpoint.CheckpointError as error:
+            raise Violation(f"D1: the row of {path.name} was committed before its file: {error}") from None
 
     # copies -----------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import scenes
-from lives import reference, survives
+from lives import survives
 from simulation import Snapshot, killed_at, places, world_of
 
 DEPTH = 5
