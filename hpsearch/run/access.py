@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -65,26 +66,43 @@ def _is_own(address: str, loopback: bool) -> bool:
     return True
 
 
-def check(address: str, environment: Mapping[str, str] = os.environ) -> None:
+def check(address: str, environment: Mapping[str, str] = os.environ) -> bool:
     """Raise UsageError for a cluster beyond this machine that lets anybody in; one here is warned of.
+
+    True if it wants a token that nobody has said to present: a Ray started where a token lies asks for it.
 
     Neither our own token nor our asking for one makes a cluster safe: it is asked itself, without any.
     Raises ServiceUnavailable if nobody listens there: Ray itself would try for minutes.
     """
     place = host_and_port(address)
     if place is None:
-        return  # "auto" and the like are Ray's to find
+        return False  # "auto" and the like are Ray's to find
     allowed = environment.get(ALLOW) == "1" or is_here(place[0], loopback=True)
     token = environment.get(MODE, "").lower() == "token"
     if not allowed and not token and not is_here(place[0]):
         raise _refused(address, f"{MODE} is not set to token here")
     _knock(address, place)
-    if allowed:
-        return
-    if not token:
+    if token:
+        if not allowed and _probe(address, environment) == OPEN:
+            raise _refused(address, "it answers without a token")
+        return False
+    if MODE not in environment and _has_token(environment) and _asks(address):
+        return True
+    if not allowed:
         log.warning("the Ray at %s asks nobody for a token: whoever reaches it runs code here", address)
-    elif _probe(address, environment) == OPEN:
-        raise _refused(address, "it answers without a token")
+    return False
+
+
+@cache
+def _asks(address: str) -> bool:
+    return _probe(address, os.environ) == CLOSED
+
+
+def _has_token(environment: Mapping[str, str]) -> bool:
+    """Whether Ray would find a token here."""
+    named = "RAY_AUTH_TOKEN" in environment or "RAY_AUTH_TOKEN_PATH" in environment
+    home = environment.get("HOME")
+    return named or (home is not None and (Path(home) / ".ray" / "auth_token").is_file())
 
 
 def _refused(address: str, why: str) -> UsageError:

@@ -53,6 +53,7 @@ os.environ.update(SETTINGS)  # before Ray is imported: it reads some of them onl
 
 import ray  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
+from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default  # noqa: E402
 
 from hpsearch.run import tuning  # noqa: E402
 
@@ -70,8 +71,8 @@ def run(search: Search, *, address: str | None = None) -> None:
     `address` joins a cluster; without one a private local Ray lives as long as the call. Raises
     ServiceUnavailable, UsageError (resources that nobody has, a cluster open to all), Interrupted.
     """
-    if address:
-        access.check(address)
+    if address and access.check(address):
+        enable_token_auth_by_default()
     with scratch(private=not address) as place, _ray(address, place):
         spec = search.study.spec
         resources = within_reach(spec.resources, _largest("GPU"))

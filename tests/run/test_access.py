@@ -80,3 +80,17 @@ def test_a_token_that_others_can_read_is_closed(tmp_path: Path) -> None:
     token.symlink_to(elsewhere)
     access.close_token(tmp_path)
     assert elsewhere.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("answer", "wanted"), [(access.CLOSED, True), (access.OPEN, False)])
+def test_a_ray_here_that_asks_for_the_token_that_lies_here_gets_it(
+    answer: str, wanted: bool, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray start --head` asks for a token where ~/.ray/auth_token is, but who joins by address presents none."""
+    monkeypatch.setattr(access, "_probe", lambda address, environment: answer)
+    home = {"HOME": str(tmp_path)}
+    assert not access.check(f"127.0.0.1:{port}", home), "there is no token to present"
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    assert access.check(f"127.0.0.1:{port}", home) is wanted
+    assert not access.check(f"127.0.0.1:{port}", home | {access.MODE: "disabled"}), "the user has decided"
