@@ -130,7 +130,7 @@ def test_a_killed_trial_gets_another_attempt_and_a_hopeless_one_fails(
     assert "signal 11" in endings(search)["segfaults"][1]
     assert endings(search)["exits"] == (
         State.FAILED,
-        "its process exited with code 3 before the trial was finished",
+        "its process exited with code 3 before the trial was finished: trial 3 is exits",
     )
     assert trials["fine"].state is State.COMPLETED
 
