@@ -86,7 +86,8 @@ def test_a_token_that_others_can_read_is_closed(tmp_path: Path) -> None:
 def test_a_ray_here_that_asks_for_the_token_that_lies_here_gets_it(
     answer: str, wanted: bool, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`ray start --head` asks for a token where ~/.ray/auth_token is, but who joins by address presents none."""
+    """`ray start --head` asks for one where ~/.ray/auth_token is; who joins by address presents none."""
+    access._asks.cache_clear()
     monkeypatch.setattr(access, "_probe", lambda address, environment: answer)
     home = {"HOME": str(tmp_path)}
     assert not access.check(f"127.0.0.1:{port}", home), "there is no token to present"
