@@ -58,7 +58,7 @@ GOOD = sorted(misbehaving.NUMBERS.keys() - {"huge_int"})
 
 
 def yaml() -> str:
-    mixed = [kind for pair in zip(BAD, GOOD * 3, strict=False) for kind in (f"{pair[0]}", f"{pair[1]}")]
+    mixed = [kind for pair in zip(BAD, GOOD * 4, strict=False) for kind in (f"{pair[0]}", f"{pair[1]}")]
     kinds = [*dict.fromkeys(mixed), *(f"good{n}" for n in range(60 - len(dict.fromkeys(mixed))))]
     return f"""\
 trainingInput:
