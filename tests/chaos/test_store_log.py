@@ -272,6 +272,31 @@ def test_a_driver_killed_while_a_transaction_is_open_leaves_what_was_before(
     assert [each.step for each in trial.measurements] == [10]
 
 
+@pytest.mark.fault("F41")
+def test_a_hole_in_the_log_is_refused_by_the_byte_where_nobody_else_knows_of_it(
+    place: Path, fired: Fired
+) -> None:
+    left = replace(killed(place, two_trials), witness=b"")
+    hole = HEADER + 3 * FRAME
+    hurt = replace(left, log=flipped(left.log, 8 * (hole + FRAME_HEADER + 7)))
+    hurt.put(place)
+    fired(hurt.log != left.log and not (place / "witness").exists())
+    for look in (history, Store.open):
+        with pytest.raises(StoreDamaged, match=f"study.db-wal is damaged at byte {hole}"):
+            look(place)
+    assert Files.of(place) == hurt
+
+
+def test_nobody_walks_a_log_that_a_driver_may_be_writing(place: Path) -> None:
+    left = killed(place, two_trials)
+    replace(left, log=flipped(left.log, 8 * (HEADER + FRAME_HEADER + 7))).put(place)
+    lock = sqlite.FileLock(place)
+    assert opening.prove_log(place) == wal.Walk()
+    lock.release()
+    with pytest.raises(StoreDamaged):
+        opening.prove_log(place)
+
+
 # -- missing, stale, swapped ------------------------------------------------------------------------------
 
 
