@@ -15,6 +15,7 @@ from hpsearch.run.reach import gpus_here, within_reach
 from hpsearch.run.signals import heard_signals
 from hpsearch.run.stopwatch import Stopwatch
 from hpsearch.run.wire import decode
+from hpsearch.study.beneath import made
 from hpsearch.study.search import Search
 from hpsearch.study.trial import Cause, Launch, Outcome, Report
 from hpsearch.train.form import is_program
@@ -65,7 +66,7 @@ def _with_directory(search: Search, launch: Launch | None) -> Launch | None:
     """The first attempt from this one on whose directory can be made; None if there is none."""
     while launch is not None:
         try:
-            launch.context.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            made(launch.context.directory)
         except OSError as error:
             launch = _lost(search, launch, f"it could not be started: {error!r}")
         else:

@@ -24,6 +24,7 @@ from hpsearch.run.kin import Seen, adopt_orphans, brood, children_of, end_adopte
 from hpsearch.run.output import Output, Pump
 from hpsearch.run.watch import Offence, Watch
 from hpsearch.run.wire import encode, is_ending, is_failure
+from hpsearch.study.beneath import made
 from hpsearch.study.trial import Cause, Ending, Launch, Report, State
 
 PRELOAD = ("hpsearch.run.child", "hpsearch.run.attempt", "hpsearch.train.preload")
@@ -78,7 +79,7 @@ class Slot:
         """Start a launch in a fresh process; whatever still ran here is killed first."""
         self.kill()
         directory = launch.context.directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made(directory)
         output = Output(directory, launch.output)
         reader, writer = self._context.Pipe(duplex=False)
         printed, prints = self._context.Pipe(duplex=False)

@@ -32,6 +32,14 @@ def opened(directory: Path, *below: str, make: bool = False) -> Iterator[int]:
         os.close(here)
 
 
+def made(directory: Path) -> None:
+    """Make a trial's directory, which lies two below that of its study; OSError for a link on the way."""
+    study = directory.parents[1]
+    study.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with opened(study, directory.parent.name, directory.name, make=True):
+        pass
+
+
 def open_to_append(directory: int, name: str) -> int:
     """A descriptor of a plain file, made if needed; what else is in its place is removed, not followed."""
     for _ in range(3):

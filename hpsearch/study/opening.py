@@ -75,6 +75,15 @@ def prove_log(directory: Path) -> Walk:
     return _judged(directory / LOG, data) if data else Walk()
 
 
+def check_links(directory: Path) -> None:
+    """Raise UsageError where a link lies in the place of a file that a store writes."""
+    for path in (directory / name for name in (DATABASE, LOG, f"{DATABASE}-shm", f"{DATABASE}-journal")):
+        if path.is_symlink():
+            raise UsageError(
+                f"{path} is a link, and is not followed", hint="remove it, or put the file in its place"
+            )
+
+
 def prove_own_log(directory: Path) -> Walk:
     """Walk the log of a study whose lock this process holds; what SQLite will drop of it is logged.
 

@@ -91,6 +91,10 @@ class Store:
         database = where or SqliteFile(study.directory)
         try:
             study.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if study.directory.is_symlink():
+                raise UsageError(
+                    f"{study.directory} is a link, and is not followed", hint="choose another --study NAME"
+                )
         except OSError as error:
             raise unwritable(study.directory, error) from error
         if database.holds_study():
