@@ -71,7 +71,7 @@ def _driver(home: Home, name: str) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def _process(pid: int, name: str) -> Iterator[int]:
-    """A descriptor that means this process for ever, whoever gets its number. Raises UsageError if it died."""
+    """A descriptor that means this process, whoever gets its number later. Raises UsageError if it died."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

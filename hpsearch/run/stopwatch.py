@@ -8,8 +8,8 @@ import weakref
 from collections.abc import Callable
 
 TICK = 1.0  # seconds
-# Between two looks at the clock a busy process may take this long (seconds); beyond, it was stopped.
-LONGEST = 5.0
+# Of what passes between two looks at the clock so much counts (seconds): beyond, the process was stopped.
+LONGEST = 2.0
 
 
 class Stopwatch:
