@@ -1,6 +1,6 @@
 """What the store can do: durable measurements a second, and how long a resume reads. Prints JSON.
 
-scripts/bench_store.py [--trials 1000 10000] [--store URL] [--directory DIR]: SQLite, and PostgreSQL where that is
+scripts/bench_store.py [--trials N ...] [--store URL] [--directory DIR]: SQLite, and PostgreSQL where that is
 named; DIR is where the SQLite file lies, and so decides what its syncs cost.
 """
 

@@ -147,15 +147,17 @@ class Tenure:
         self._engine.dispose()
 
     def _keep(self) -> None:
-        pause = self._duration / RENEWALS
+        pause, well = self._duration / RENEWALS, True
         while not self._done.wait(pause):
             try:
                 self.renew()
-                pause = self._duration / RENEWALS
+                pause, well = self._duration / RENEWALS, True
             except StudyBusy:
                 return
             except (DBAPIError, OSError) as error:
-                _log.warning("the lease of %s could not be renewed: %s", self._study, first_line(error))
+                if well:  # once, however long the server is away
+                    _log.warning("the lease of %s could not be renewed: %s", self._study, first_line(error))
+                well = False
                 pause = self._duration / RENEWALS / 4
 
     def _owner(self, connection: Connection, *, lock: bool = False) -> Row | None:

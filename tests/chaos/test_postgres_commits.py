@@ -20,9 +20,8 @@ Setting = tuple[Home, Home, Proxy]
 
 
 @pytest.fixture
-def setting(postgres: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
+def setting(postgres: Any, tmp_path: Path) -> Iterator[Setting]:
     """A home whose store is behind a proxy, and the same home seen directly."""
-    monkeypatch.setenv("HPSEARCH_LEASE", "2")
     direct = postgres.make_database()
     with Proxy(postgres.port) as proxy:
         behind = direct.replace(f":{postgres.port}/", f":{proxy.port}/")
@@ -54,9 +53,10 @@ def test_a_commit_whose_outcome_was_lost_is_read_back_and_the_driver_goes_on(
 @pytest.mark.fault("F44")
 @pytest.mark.parametrize("loss", [REPLY, REQUEST])
 def test_a_server_that_stays_away_ends_the_driver_as_resumable_without_a_second_truth(
-    setting: Setting, fired: Fired, loss: str
+    setting: Setting, fired: Fired, loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind, direct, proxy = setting
+    monkeypatch.setenv("HPSEARCH_LEASE", "2")
     store = new_study(behind, "s")
     proxy.lose, proxy.then_away = loss, True
     with pytest.raises(Interrupted, match="could not be reached for 2 s"):

@@ -44,7 +44,7 @@ def test_the_settings_that_make_commits_durable_and_dead_servers_noticed_are_in_
             assert parameters["tcp_user_timeout"] == "10000"
             assert parameters["keepalives_idle"] == "5"
     assert found["writer"] == ("on", "on", "read committed", "off", "10s", "5s", "10000", "5min")
-    assert found["reader"] == ("on", "on", "repeatable read", "on", "10s", "5s", "10000", "5min")
+    assert found["reader"] == ("on", "on", "repeatable read", "on", "10s", "5min", "10000", "5min")
     reader.close()
     store.close()
 
