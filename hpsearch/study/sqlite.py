@@ -154,6 +154,7 @@ class SqliteFile:
         """
         opening.check_place(self.directory)
         opening.check_owner(self.directory)
+        opening.check_links(self.directory)
         opening.check_repaired(self.directory)
         hold = FileLock(self.directory)
         try:
@@ -227,8 +228,6 @@ def open_database(path: Path, *, read_only: bool = False) -> Engine:
         # Python's driver begins late and deferred: a write lock taken in mid-transaction can fail.
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
-    if path.is_symlink():  # SQLite would follow it
-        raise UsageError(f"{path} is a link, and is not followed", hint="put the file itself in its place")
     if not read_only and not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     return engine
