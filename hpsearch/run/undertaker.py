@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import sys
@@ -39,6 +40,25 @@ def bearers(mark: str) -> list[int]:
     return found
 
 
+def family(mark: str) -> dict[int, str]:
+    """All below those that bear the mark, with when they started."""
+    every = {int(name): _stat(int(name)) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
+    found = bearers(mark)
+    for parent in found:
+        found += [pid for pid, (above, _) in every.items() if above == parent and pid not in found]
+    return {pid: every[pid][1] for pid in found if pid in every and every[pid][1]}
+
+
+def _stat(pid: int) -> tuple[int, str]:
+    """The parent of a process and when it started; nothing of a dead one."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return 0, ""
+    return int(fields[1]), fields[19]
+
+
 def end(mark: str) -> int:
     """Kill all that bear the mark until none is left; how many there were."""
     if not is_mark(mark):
@@ -61,9 +81,14 @@ def main() -> None:
     mark, directory = sys.argv[1:]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    while os.read(0, 1):
-        pass
+    # Ray's agents write their names over their environment: they are known as children of those that bear it.
+    known: dict[int, str] = {}
+    while not select.select([0], [], [], 1.0)[0] or os.read(0, 1):
+        known |= family(mark)
     end(mark)
+    for pid, born in known.items():
+        if _stat(pid)[1] == born:
+            os.kill(pid, signal.SIGKILL)
     if is_mark(mark) and os.path.isdir(directory):  # noqa: PTH112
         shutil.rmtree(directory, ignore_errors=True)
 
