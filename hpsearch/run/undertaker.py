@@ -7,6 +7,7 @@ killed. It runs as a script of its own, with the standard library alone: `undert
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -88,7 +89,8 @@ def main() -> None:
     end(mark)
     for pid, born in known.items():
         if _stat(pid)[1] == born:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     if is_mark(mark) and os.path.isdir(directory):  # noqa: PTH112
         shutil.rmtree(directory, ignore_errors=True)
 
