@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any
 
 import alone
 import pytest
-from conftest import Fired
 
 from hpsearch import faults, sweep
 from hpsearch.errors import Interrupted
@@ -23,6 +22,8 @@ from hpsearch.study.home import Home
 from hpsearch.study.retention import Retention
 from hpsearch.study.trial import Checkpoint, Ending, Entry, Measurement, State, Study, Trial
 from hpsearch.train import checkpoint, loop, snapshot
+
+Fired = Callable[..., None]
 
 LEARNER = """\
 trainingInput:

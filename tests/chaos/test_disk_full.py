@@ -18,7 +18,6 @@ from types import SimpleNamespace
 
 import alone
 import pytest
-from conftest import Fired
 
 from hpsearch import faults, sweep
 from hpsearch.errors import Interrupted, StoreFull, UsageError
@@ -28,6 +27,7 @@ from hpsearch.study.journal import Waiting
 from hpsearch.study.trial import Checkpoint
 from hpsearch.train.checkpoint import Writer
 
+Fired = Callable[..., None]
 Reference = tuple[list[tuple[object, ...]], dict[str, int]]
 ROOT = os.geteuid() == 0
 
