@@ -182,7 +182,9 @@ def _drive(
             journal = Journal(store, watcher.committed, lambda: revisions.due(now()), waiting)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
             search.epoch = history.epoch
-            search.restore(history.trials, history.attributes, history.known, history.last_ending)
+            search.restore(
+                history.trials, history.attributes, history.known, history.last_ending, history.ended
+            )
             journal.retention = Retention(study, search.trials)
 
             def stop(reason: str) -> None:

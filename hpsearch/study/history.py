@@ -80,7 +80,8 @@ class History:
 
     `ending` is that of the last driver, None while one works or after one was killed; `last_ending` the last
     one there is, unless a later file asks for something else. `known` are the trials of an earlier study that
-    it went on from, `revisions` what the study went by, the last one being what it goes by now.
+    it went on from, `revisions` what the study went by, the last one being what it goes by now. `ended` are
+    the numbers of the trials that ended, in the order of their endings.
     """
 
     study: Study
@@ -93,6 +94,7 @@ class History:
     parent_run_id: str | None
     known: tuple[Known, ...] = ()
     last_ending: StudyEnding | None = None
+    ended: tuple[int, ...] = ()
     revisions: tuple[Revision, ...] = ()
 
 
@@ -236,6 +238,11 @@ def read_history(connection: Connection, database: Database) -> History:
         parent_run_id=lease["parent_run_id"],
         known=_known(connection, row),
         last_ending=last_ending,
+        ended=tuple(
+            change.trial
+            for change, _ in changes
+            if isinstance(change.fact, Ending) and change.trial is not None
+        ),
         revisions=tuple(revisions),
     )
 

@@ -100,8 +100,11 @@ class Search:
         attributes: Mapping[int, Mapping[str, object]],
         known: Sequence[Known] = (),
         ending: StudyEnding | None = None,
+        order: Sequence[int] = (),
     ) -> None:
         """Fold an earlier life of the study; its unfinished trials are launched again first.
+
+        `order` are the trials that ended, as they did: no clock says that, they may have leapt.
 
         `ending` is how that life ended; a final one stays. `known` are trials of an earlier study: the
         sampler and the pruner learn from them, nobody else.
@@ -119,8 +122,10 @@ class Search:
                 self._ended[recorded.state] += 1
             else:
                 self._waiting.append(recorded.number)
+        places = {number: place for place, number in enumerate(order)}
         ended = sorted(
-            (t for t in trials if t.ending), key=lambda t: (t.ending.time if t.ending else 0, t.number)
+            (t for t in trials if t.ending),
+            key=lambda t: (places.get(t.number, 0), t.ending.time if t.ending else 0, t.number),
         )
         for trial in ended:
             self._stopping.ended(trial)

@@ -7,13 +7,18 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from checker import table
 from histories import drawn, parsed, play, shrunk, written
 from lives import reference
-from scenes import Scene
+from scenes import Scene, spec_of
 from simulation import world_of
+
+from hpsearch.spec.model import Stopping
+from hpsearch.study.search import Search
+from hpsearch.study.trial import Ending, Measurement, State, Study, Trial
 
 # Nightly runs ask for more of them; each has the same meaning in all runs.
 HISTORIES = int(os.environ.get("HPSEARCH_HISTORIES", "100"))
@@ -81,3 +86,23 @@ def test_a_wall_clock_that_leaps_by_hours_decides_nothing(pruner: str, fired: Fi
     assert tables[0] == tables[1]
     assert reference(steady).trials == 12
     fired(stamps[1] != sorted(stamps[1]) and stamps[0] == sorted(stamps[0]))
+
+
+@pytest.mark.fault("F45")
+def test_a_study_that_stops_without_progress_counts_endings_in_their_order_and_not_by_their_stamps(
+    fired: Fired,
+) -> None:
+    best = Measurement(1, {"loss": 0.1}, 0)
+    trials = []
+    for number, (value, time) in enumerate([(0.5, 9_000), (0.1, 1_000), (0.4, 500), (0.6, 200)]):
+        trial = Trial(number, f"u{number}", {}, 0)
+        trial.measurements.append(replace(best, metrics={"loss": value}))
+        trial.ending = Ending(State.COMPLETED, "done", time)
+        trials.append(trial)
+    spec = replace(spec_of(Scene(seed=1)), stopping=Stopping(max_trials_no_progress=2))
+    study = Study("s", "u", 0, spec, Path("/nowhere"))
+    search = Search(study, mock.Mock(), mock.Mock(), mock.Mock())
+    search.restore(trials, {number: {} for number in range(4)}, order=(0, 1, 2, 3))
+    assert search.suggest(10_000) is None, "two trials ended after the best one"
+    assert "has not improved for 2 trials" in search._stopping.reason
+    fired([t.ending.time for t in trials if t.ending] == [9_000, 1_000, 500, 200])
