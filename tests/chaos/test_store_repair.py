@@ -291,6 +291,18 @@ def test_a_repair_that_is_killed_is_finished_by_the_next_one(
     assert examine(place).whole
 
 
+def test_no_driver_goes_on_beside_an_unfinished_repair(place: Path) -> None:
+    """Its copies are taken for the truth by the next one, so nothing may be written meanwhile."""
+    killed(place, two_trials).put(place)
+    (place / f"repair-1{opening.UNFINISHED}").mkdir()
+    with pytest.raises(StoreDamaged, match="was not finished"):
+        Store.open(place)
+    assert repair.repair(place).lsn == 12
+    store = Store.open(place)
+    assert len(store.take(3).trials) == 2
+    store.close()
+
+
 # -- backup -----------------------------------------------------------------------------------------------
 
 WRITER = """
