@@ -313,6 +313,10 @@ class Store:
             told = self._database.unwritable(error)
             self._unknown = not isinstance(told, StoreFull)
             raise told from error
+        except MemoryError:
+            # Wherever that was in it: nothing may be written after what may have happened.
+            self._unknown = True
+            raise
 
 
 class _ConnectionLost(Exception):
