@@ -178,13 +178,15 @@ def test_a_sweep_is_the_same_in_the_store_in_mlflow_and_in_its_answers(tmp_path:
     assert "linear_regression.yaml" in artifacts or "spec.yaml" in artifacts
 
 
+@pytest.mark.fault("F01")
 def test_a_killed_driver_and_a_resume_lose_and_double_nothing(
-    tmp_path: Path, file: Callable[..., Path]
+    tmp_path: Path, file: Callable[..., Path], fired: Callable[..., None]
 ) -> None:
     path = file(trials=8, args="[--pause=0.02]")
     with subprocess.Popen(command("run", path), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as driver:
         wait_for_lines(driver, "completed: loss", 3)
         driver.send_signal(signal.SIGKILL)
+    fired(driver.returncode == -signal.SIGKILL)
     home = tmp_path / "studies"
     kept = rows(home / "toy-1/study.db", "SELECT trial, state, reason, time FROM ending")
     assert 3 <= len(kept) < 8, "the kill came too late to test anything"
@@ -233,7 +235,10 @@ def _until(stream: Any, wanted: tuple[str, ...], count: int) -> Any:
                 return
 
 
-def test_ctrl_c_stops_in_order_and_the_resume_finishes(tmp_path: Path, file: Callable[..., Path]) -> None:
+@pytest.mark.fault("F07")
+def test_ctrl_c_stops_in_order_and_the_resume_finishes(
+    tmp_path: Path, file: Callable[..., Path], fired: Callable[..., None]
+) -> None:
     path = file(trials=6, args="[--pause=0.1]")
     with subprocess.Popen(
         command("run", path),
@@ -253,14 +258,16 @@ def test_ctrl_c_stops_in_order_and_the_resume_finishes(tmp_path: Path, file: Cal
     assert driver.returncode == 75
     assert time.monotonic() - sent < 25
     assert "hpsearch resume toy-1" in rest
+    fired("SIGINT" in rest)
     shown = json.loads(hpsearch("resume", "toy-1", "--json", cwd=tmp_path).stdout)
     assert shown["counts"]["completed"] == 6
     assert_mlflow_equals_store(tmp_path / "studies", "toy-1", 6)
 
 
+@pytest.mark.fault("F06")
 @pytest.mark.parametrize("after", ["tracking", "trial 0 started", "trial 0 completed"])
 def test_a_sigterm_at_any_moment_means_75_and_a_parent_that_is_not_running(
-    tmp_path: Path, file: Callable[..., Path], after: str
+    tmp_path: Path, file: Callable[..., Path], after: str, fired: Callable[..., None]
 ) -> None:
     path = file(trials=40, args="[--pause=0.05]")
     with subprocess.Popen(
@@ -275,6 +282,7 @@ def test_a_sigterm_at_any_moment_means_75_and_a_parent_that_is_not_running(
     [(outcome, reason)] = rows(home / "toy-1/study.db", "SELECT outcome, reason FROM study_ending")
     assert outcome == "interrupted"
     assert "SIGTERM" in reason or "interrupted while Ray was starting" in reason
+    fired(reason)
     parents = "SELECT status FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = ?)"
     assert rows(home / "mlflow.db", parents, "mlflow.parentRunId") == [("KILLED",)]
     assert rows(home / "mlflow.db", "SELECT name FROM runs WHERE status = 'RUNNING'") == []
@@ -305,7 +313,10 @@ def test_of_an_ended_study_the_best_trials_checkpoint_stays_at_the_step_that_cou
     assert {trial for trial, _ in known} == {0, 1}
 
 
-def test_a_second_driver_is_told_who_has_the_study(tmp_path: Path, file: Callable[..., Path]) -> None:
+@pytest.mark.fault("F12")
+def test_a_second_driver_is_told_who_has_the_study(
+    tmp_path: Path, file: Callable[..., Path], fired: Callable[..., None]
+) -> None:
     path = file(trials=4, parallel=1, args="[--pause=0.3]")
     with subprocess.Popen(
         command("run", path, "--local", "--study", "mine"), cwd=tmp_path, stdout=subprocess.PIPE, text=True
@@ -313,6 +324,7 @@ def test_a_second_driver_is_told_who_has_the_study(tmp_path: Path, file: Callabl
         wait_for_lines(driver, "trial 0 started", 1)
         refused = hpsearch("resume", "mine", cwd=tmp_path, code=73)
         assert f"process {driver.pid}" in refused.stderr
+        fired(refused.returncode == 73)
         assert json.loads(hpsearch("show", "mine", "--json", cwd=tmp_path).stdout)["state"] == "running"
         driver.send_signal(signal.SIGKILL)
 
