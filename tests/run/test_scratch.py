@@ -1,4 +1,4 @@
-"""The directory of a private Ray: where it fits, and that dead owners' ones go, with what they left running."""
+"""The directory of a private Ray: where it fits, and that a dead owner's goes with what it left."""
 
 from __future__ import annotations
 
