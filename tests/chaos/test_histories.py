@@ -26,6 +26,7 @@ REGRESSIONS = Path(__file__).parent / "regressions"
 Fired = Callable[..., None]
 
 
+@pytest.mark.timeout(400)  # 25 s of work on a core of its own, which it seldom has
 @pytest.mark.fault("F01", "F04", "F10", "F12", "F13", "F36", "F37", "F38", "F45", "F54", "F57", "F59")
 def test_any_history_of_kills_full_disks_lost_replies_and_rivals_ends_in_the_same_table(fired: Fired) -> None:
     fates: Counter[str] = Counter()

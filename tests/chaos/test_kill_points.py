@@ -13,7 +13,7 @@ from simulation import Place, Snapshot, places, trace, world_of
 
 from hpsearch.faults import POINTS
 
-SHARDS = 4
+SHARDS = 6
 # What only other processes than the driver's reach, or a driver of another database.
 ELSEWHERE = {"lease.renew"}
 # The bytes of a pipe and of a fork have their own tests with real processes.
@@ -59,6 +59,7 @@ def killed_everywhere(scene: scenes.Scene, shard: int, shards: int) -> tuple[Cou
     return met, len(states)
 
 
+@pytest.mark.timeout(400)  # 15 s of work on a core of its own, which it seldom has
 @pytest.mark.fault("F01", "F02", "F03")
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_a_sweep_killed_at_any_event_before_inside_or_after_ends_as_if_nothing_had_happened(
@@ -67,7 +68,7 @@ def test_a_sweep_killed_at_any_event_before_inside_or_after_ends_as_if_nothing_h
     met, states = killed_everywhere(scenes.REFERENCE, shard, SHARDS)
     print(f"seed {scenes.REFERENCE.seed}: {met.total()} kill points, {states} different states")
     assert {name.split()[0] for name in met} == POINTS - ELSEWHERE, "a point that nobody reaches"
-    fired(met.total() >= 1_500 and states // SHARDS > 100, "F01")
+    fired(met.total() >= 1_500 and states > 500, "F01")
     fired(met["store.commit inside"] >= 100, "F02")
     fired(met["ckpt.rename after"] >= 24 and met["ckpt.row before"] >= 24, "F03")
 
