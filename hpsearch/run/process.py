@@ -23,7 +23,7 @@ from hpsearch.run.attempt import NOTICE
 from hpsearch.run.kin import Seen, adopt_orphans, brood, children_of, end_adopted
 from hpsearch.run.output import Output, Pump
 from hpsearch.run.watch import Offence, Watch
-from hpsearch.run.wire import encode, is_ending, is_failure
+from hpsearch.run.wire import encode, is_checkpoint, is_ending, is_failure
 from hpsearch.study.beneath import made
 from hpsearch.study.trial import Cause, Ending, Launch, Report, State
 
@@ -31,7 +31,9 @@ PRELOAD = ("hpsearch.run.child", "hpsearch.run.attempt", "hpsearch.train.preload
 EXECUTE = "hpsearch.run.attempt:execute"
 # Reports travel together, because each trip costs the driver milliseconds that short trials would feel: a
 # first one waits for others a tenth of the trial's age, within these bounds (seconds). Where no decision
-# waits for them it is always the longest, but for the first report of a slot, which shows that it lives.
+# waits for them it is always the longest, but for the first report of a slot, which shows that it lives. A
+# checkpoint counts only once its row is durable: it waits as short as may be, because until then a kill of
+# the driver costs the training since the one before.
 SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 1.0
 # What multiprocessing takes for the exit code of a process whose server is gone, which may be its own, too;
 # how long a server may then take to be dead (seconds).
@@ -128,6 +130,8 @@ class Slot:
             if news and not lines:
                 until = min(until, time.monotonic() + self._window())
                 self._lives = True
+            if any(map(is_checkpoint, news)):
+                until = min(until, time.monotonic() + SHORTEST_WINDOW)
             if news:
                 self._watch.heard()
             lines += news

@@ -35,6 +35,11 @@ def is_failure(line: str) -> bool:
     return line.startswith('{"ending": {"state": "failed"')
 
 
+def is_checkpoint(line: str) -> bool:
+    """True if the line announces a checkpoint."""
+    return line.startswith('{"checkpoint"')
+
+
 def is_ending(line: str) -> bool:
     """True if the line is a trial's last word."""
     return line.startswith('{"ending"')

@@ -290,3 +290,27 @@ def test_a_start_that_fails_leaves_a_slot_that_works(
     slot.start(launch(tmp_path / "b", "good"))
     found, _ = reports(slot)
     assert found[-1].ending == Ending(State.COMPLETED, "reached step 300")
+
+
+def test_a_checkpoint_is_handed_on_at_once_where_other_reports_wait_for_company(
+    slot: Slot, tmp_path: Path
+) -> None:
+    """Until its row is durable a kill of the driver costs the training since the one before."""
+    (tmp_path / "announces.py").write_text(
+        "import time\n"
+        "from hpsearch.train.learner import Measurement\n"
+        "def train(params, context):\n"
+        "    yield Measurement(1, {'loss': 1.0})\n"
+        "    time.sleep(600)\n"
+    )
+    context = Context(0, 1, 0, 100, 1, tmp_path / "t")
+    slot.start(Launch("announces", (), {}, context, "loss", (str(tmp_path),), judged=False))
+    while not slot.poll(1.0).lines:
+        pass
+    line = encode(Report(checkpoint=Checkpoint(1, 1, "c", 3, "ff")))
+    read, given = slot._read, [[line], [], [], []]
+    slot._read = lambda: given.pop(0) if given else read()  # type: ignore[method-assign]
+    began = time.monotonic()
+    assert slot.poll(5.0).lines == [line]
+    assert time.monotonic() - began < 0.9, "it waited for company"
+    slot.kill()
