@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from zygote import Zygote
 
 if TYPE_CHECKING:
     from postgres_server import Server
@@ -25,8 +26,8 @@ README = Path(__file__).parents[1] / "README.md"
 LINE = re.compile(r"\b\d+ of 64 faults survived")
 SURVIVED = "survived faults"
 
-# Of these fixtures of a session there shall be one on a machine.
-ONE_OF_A_KIND = frozenset({"ray_address"})
+# Of these fixtures of a session there shall be one on a machine: all their tests run in one process.
+ONE_OF_A_KIND = {"ray_cluster": "ray", "ray_address": "ray", "long_lived": "mlflow server"}
 
 Fired = Callable[..., None]
 
@@ -52,10 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _group(item: pytest.Function) -> str | None:
     """What keeps tests in one process of a run: what they share is dear, a server or a cluster."""
+    if (mark := item.get_closest_marker("xdist_group")) is not None:
+        return str(mark.args[0])
     for name in item.fixturenames:
+        if name in ONE_OF_A_KIND:
+            return ONE_OF_A_KIND[name]
         for definition in item._fixtureinfo.name2fixturedefs.get(name, ()):
-            if definition.scope == "session" and name in ONE_OF_A_KIND:
-                return name
             if definition.scope in ("module", "package"):
                 return item.path.name
     return None
@@ -124,6 +127,14 @@ def ray_address(ray_cluster: Any) -> str:
     """Where it is: each study joins it as it would join a cluster."""
     address: str = ray_cluster.address
     return address
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """One process that has imported everything, from which real drivers are forked."""
+    made = Zygote(tmp_path_factory.mktemp("zygote"))
+    yield made
+    made.close()
 
 
 NO_POSTGRES = "no PostgreSQL here"

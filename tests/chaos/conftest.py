@@ -1,23 +1,14 @@
-"""What the chaos tests share: one zygote of real drivers, and studies of the closed-form trainers."""
+"""What the chaos tests share: studies of the closed-form trainers."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from zygote import Zygote
 
 TRAINERS = Path(__file__).parent / "trainers"
-
-
-@pytest.fixture(scope="session")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    """One process that has imported everything, from which all drivers are forked."""
-    made = Zygote(tmp_path_factory.mktemp("zygote"))
-    yield made
-    made.close()
 
 
 @pytest.fixture

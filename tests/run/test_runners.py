@@ -19,7 +19,7 @@ Runner = Callable[[Search], None]
 Make = Callable[..., Search]
 
 
-@pytest.fixture(params=["local", "cluster"])
+@pytest.fixture(params=["local", pytest.param("cluster", marks=pytest.mark.xdist_group("ray"))])
 def runner(request: pytest.FixtureRequest) -> Runner:
     if request.param == "local":
         return local.run
