@@ -13,7 +13,7 @@ from simulation import Place, Snapshot, places, trace, world_of
 
 from hpsearch.faults import POINTS
 
-SHARDS = 6
+SHARDS = 3
 # What only other processes than the driver's reach, or a driver of another database.
 ELSEWHERE = {"lease.renew"}
 # The bytes of a pipe and of a fork have their own tests with real processes.

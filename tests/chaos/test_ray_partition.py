@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from drivers import HPSEARCH, house, wait_for
-from hosts import Host, lack, network
+from drivers import wait_for
 from ray_studies import ledger, life, steady
 
 from hpsearch.run.desk import Desk
 from hpsearch.run.place import SILENCE, Place
 from hpsearch.run.wire import decode, encode
-from hpsearch.study.history import StoreReader
 from hpsearch.study.trial import Cause, Checkpoint, Ending, Measurement, Report, State
 
 Fired = Callable[..., None]
@@ -118,69 +111,3 @@ def test_a_trial_whose_driver_is_silent_for_long_keeps_its_state_and_ends_itself
     assert kept[-1].step == steps[-1], "what it had done since its last checkpoint is lost"
     place.abandon()
     journal.store.close()
-
-
-@pytest.fixture
-def three_hosts(tmp_path: Path) -> Iterator[Sequence[Host]]:
-    """A Ray of three hosts that soon misses a dead one: a head without CPUs, and two nodes with one each."""
-    if reason := lack():
-        pytest.skip(f"NO PARTITION WAS MADE: {reason}; its rootless twins ran")
-    checks = {"period_ms": "1000", "failure_threshold": "3", "initial_delay_ms": "1000"}
-    environment = os.environ | {f"RAY_health_check_{name}": value for name, value in checks.items()}
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_worker_prestart": "0"}
-    temporary = Path(tempfile.mkdtemp(prefix="hpt-", dir="/tmp"))
-    started: list[subprocess.Popen[bytes]] = []
-    with network(3) as hosts:
-        head = hosts[0]
-        for host in hosts:
-            first = host is head
-            words = (
-                ["--head", "--port=6379", f"--temp-dir={temporary}"]
-                if first
-                else ["--address=10.77.0.1:6379"]
-            )
-            words += [f"--num-cpus={0 if first else 1}", f"--node-ip-address={host.address}", "--block"]
-            words += ["--include-dashboard=false"] if first else []
-            command = host.command(str(HPSEARCH.with_name("ray")), "start", *words)
-            with (tmp_path / f"ray-{host.port}").open("w") as said:
-                process = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
-                )
-            started.append(process)
-            if first:
-                probe = [sys.executable, "-c", "import socket;socket.create_connection(('10.77.0.1',6379),1)"]
-                listens = partial(subprocess.run, head.command(*probe), capture_output=True)
-                wait_for(lambda listens=listens: listens().returncode == 0, 60)
-        yield hosts
-    for process in started:
-        process.wait(20)
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-@pytest.mark.fault("F59")
-@pytest.mark.timeout(600)
-def test_a_node_that_was_cut_off_and_came_back_has_changed_nothing_and_its_trial_ends(
-    tmp_path: Path, three_hosts: Sequence[Host], mlflow_database: Path, fired: Fired
-) -> None:
-    head, *nodes = three_hosts
-    with house(tmp_path, mlflow_database, trials=1, parallel=1) as home:
-        driver = home.run("--address", "10.77.0.1:6379", before=head.command())
-        wait_for(lambda: len(home.ledger(0)) >= 4, 150, lambda: driver.text)
-        old = home.ledger(0)[-1][2]
-        (lost,) = [node for node in nodes if node.has(old)]
-        lost.cut()
-        wait_for(lambda: any(attempt == 2 for attempt, *_ in home.ledger(0)), 100, lambda: driver.text)
-        # The old attempt trains on, and does not know that it has a successor.
-        seen = len(home.ledger(0))
-        wait_for(lambda: {1, 2} <= {each[0] for each in home.ledger(0)[seen:]}, 20)
-        fired(Path(f"/proc/{old}").exists())
-        lost.heal()
-        wait_for(lambda: not Path(f"/proc/{old}").exists(), SILENCE + 20)
-        home.hold.unlink()
-        assert driver.ended(100) == 0, driver.text
-        trial = StoreReader(home.study).history().trials[0]
-        assert [m.step for m in trial.measurements] == list(range(10, 2001, 10))
-        assert [a.cause for a in trial.attempts] == [Cause.FIRST, Cause.PREEMPTED]
-        assert trial.attempts[1].resumed_from is not None
-        assert {c.attempt for c in trial.checkpoints if c.step > trial.attempts[1].resumed_from} == {2}
-        assert driver.left(10) == {}
