@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "hpsearch").rglob("*.py"))
 # Bytes that Optuna itself made in this process, on their way to and from JSON (docs/decisions/0004).
 IN_MEMORY = {("study/sampling.py", "pickle.loads")}
-# A PRAGMA takes no bound parameters; its words are constants of ours.
-OWN_WORDS = {"study/history.py", "study/sqlite.py"}
+# Neither a PRAGMA nor the name of a table or of a setting can be bound: these words are constants of ours.
+OWN_WORDS = {f"study/{name}.py" for name in ("sqlite", "postgresql", "salvage", "tenure")}
+# Directories that the same module made under a name of its own; Python removes them without following links.
+OWN_DIRECTORIES = {"run/scratch.py", "run/undertaker.py", "study/repair.py"}
 FORBIDDEN = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput"),
     *("pickle.load", "pickle.loads", "marshal.loads", "dill.loads", "cloudpickle.loads", "joblib.load"),
@@ -42,7 +45,8 @@ def offences(found: Iterator[tuple[str, str, ast.Call]]) -> list[str]:
     for file, called, node in found:
         given = {keyword.arg: keyword.value for keyword in node.keywords}
         text = f"{file}:{node.lineno}: {ast.unparse(node)[:80]}"
-        if called in FORBIDDEN and (file, called) not in IN_MEMORY:
+        allowed = (file, called) in IN_MEMORY or (called == "shutil.rmtree" and file in OWN_DIRECTORIES)
+        if called in FORBIDDEN and not allowed:
             wrong.append(text)
         shell = given.get("shell")
         if shell is not None and not (isinstance(shell, ast.Constant) and shell.value is False):
@@ -57,6 +61,7 @@ def offences(found: Iterator[tuple[str, str, ast.Call]]) -> list[str]:
 
 def test_nothing_runs_foreign_code_or_a_shell_or_text_as_sql() -> None:
     assert len(SOURCES) > 100
+    assert shutil.rmtree.avoids_symlink_attacks
     assert offences(calls()) == []
 
 
