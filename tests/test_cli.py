@@ -291,7 +291,8 @@ def test_the_object_of_a_run_is_that_of_show_and_how_far_mlflow_lags(
     late = ended(home, Outcome.COMPLETED, undelivered=7, problem="https://me:hunter2@host says no")
     monkeypatch.setattr(sweep, "run", lambda *_: late)
     answer = hpsearch("run", "demo.yaml", "--json").answer
-    assert set(answer) == set(hpsearch("show", "good-1", "--json").answer) | {"undelivered", "problem"}
+    lag = {"undelivered", "set_aside", "problem"}
+    assert set(answer) == set(hpsearch("show", "good-1", "--json").answer) | lag
     assert (answer["undelivered"], answer["problem"]) == (7, "https://host says no")
 
 

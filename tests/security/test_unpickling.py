@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -73,7 +74,11 @@ def swap_checkpoint(study: Path, data: bytes) -> None:
     store.close()
 
 
-def test_a_resume_unpickles_nothing_that_somebody_put_into_the_study(tmp_path: Path) -> None:
+def test_a_resume_unpickles_nothing_that_somebody_put_into_the_study(
+    tmp_path: Path, mlflow_database: Path
+) -> None:
+    (tmp_path / "studies").mkdir(mode=0o700)
+    shutil.copy(mlflow_database, tmp_path / "studies")
     (tmp_path / "dies.py").write_text(
         "import os, signal\n"
         "from hpsearch.trainers import linear_regression\n"
