@@ -38,6 +38,7 @@ def require(uri: str) -> None:
             port = urlsplit(uri).port or PORTS.get(scheme, 443)
             socket.create_connection((host, port), WAIT).close()
     except urllib.error.HTTPError as error:
+        error.close()  # it is the answer, too, and holds its connection
         credentials = f"; set {CREDENTIALS}" if error.code in (401, 403) else ""
         raise _away(uri, f"it answers {error.code} {error.reason}", credentials) from error
     except (OSError, ValueError, sqlite3.Error, http.client.HTTPException) as error:
