@@ -21,7 +21,7 @@ from hpsearch.study.search import Search
 from hpsearch.study.trial import Ending, Measurement, State, Study, Trial
 
 # Nightly runs ask for more of them; each has the same meaning in all runs.
-HISTORIES = int(os.environ.get("HPSEARCH_HISTORIES", "100"))
+HISTORIES = int(os.environ.get("HPSEARCH_HISTORIES", "60"))
 REGRESSIONS = Path(__file__).parent / "regressions"
 Fired = Callable[..., None]
 
