@@ -94,6 +94,8 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._desk = desk
         self._controller: Any = None
+        # Where each trial was last heard from; Tune notes a result only after its hooks have heard it.
+        self._nodes: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -108,12 +110,14 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         self._controller = tune_controller
         if not self._desk.guarded(lambda: self._desk.knows_lost(trial), False):
             return
-        lost = _is_lost((trial.last_result or {}).get("node"))
+        lost = _is_lost(self._nodes.get(trial.trial_id))
         recover = partial(self._desk.recover, trial.trial_id, node_lost=lost)
         trial.set_config(self._desk.guarded(recover, NOTHING))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """The only door for measurements and endings."""
+        if node := result.get("node"):
+            self._nodes[trial.trial_id] = node
         goes_on = self._desk.guarded(lambda: self._desk.hear(trial, result), False)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
