@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drivers import wait_for
 from ray_studies import Telling, ledger, life, steady, worker_of, zoo
 
 from hpsearch.errors import Interrupted
@@ -113,6 +114,7 @@ def test_a_killed_worker_and_a_preempted_one_cost_an_attempt_each_and_only_the_f
     assert sorted(workers) == [0, 1]
     assert workers[0] != workers[1]
     fired(not alive(workers[0]), "F15")
+    wait_for(lambda: not alive(workers[1]), 60)  # it leaves once it has told of its checkpoint
     fired(not alive(workers[1]), "F61")
 
     assert killed.state is preempted.state is State.COMPLETED
