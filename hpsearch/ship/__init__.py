@@ -1,0 +1,1 @@
+"""How studies travel to other machines: Ray jobs, Kubernetes, schedulers."""
