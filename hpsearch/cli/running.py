@@ -25,14 +25,17 @@ from hpsearch.cli.options import (
     shown,
     studies_of,
 )
-from hpsearch.errors import SpecError
+from hpsearch.errors import SpecError, UsageError
 from hpsearch.redaction import redact
+from hpsearch.run.here import registered
 from hpsearch.run.signals import heard_signals
 from hpsearch.show import answers, lines
 from hpsearch.show.console import Console
 from hpsearch.track.uri import default_uri
 
 if TYPE_CHECKING:
+    from hpsearch.run.stopping import Stopped
+    from hpsearch.study.home import Home
     from hpsearch.sweep import Options, Result
 
 
@@ -70,7 +73,7 @@ def run(
 ) -> None:
     """Run the study that a file describes, to its end."""
     # Signals are heard from here on: the imports alone take seconds.
-    with heard_signals(), options.console(as_json, patient=False) as console:
+    with heard_signals(), registered(), options.console(as_json, patient=False) as console:
         from hpsearch import sweep
 
         wanted = sweep.Options(
@@ -94,7 +97,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study where it stopped."""
-    with heard_signals(), options.console(as_json, patient=False) as console:
+    with heard_signals(), registered(), options.console(as_json, patient=False) as console:
         from hpsearch import sweep
 
         wanted = sweep.Options(home, study, "must", local, address, tracking_uri, store=store or None)
@@ -103,7 +106,12 @@ def resume(
 
 
 def stop(
-    study: Name,
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="The study's name, as `hpsearch list` shows it.")
+    ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Stop all that you run on this machine; none is no error.")
+    ] = False,
     home: Place = HOME,
     store: StoreUrl = None,
     within: Annotated[
@@ -112,18 +120,42 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Ask whoever runs a study on this machine to stop it in order; `resume` goes on from there."""
+    if here == (study is not None):
+        raise UsageError(
+            "stop takes the name of a study, or --here for all", hint="`hpsearch list` names the studies"
+        )
+    with options.console(as_json) as console:
+        if study is None:
+            _stop_all(console, within, as_json)
+        else:
+            _stop(console, studies_of(home, store), study, within, as_json)
+
+
+def _stop(console: Console, studies: Home, study: str, within: float, as_json: bool) -> None:
     from hpsearch.run import stopping
 
-    studies = studies_of(home, store)
-    with options.console(as_json) as console:
-        name = find(studies, study)
-        stopped = stopping.stop(studies, name, within)
-        if as_json:
-            seconds = round(stopped.seconds, 3)
-            told = {"stopped": {"pid": stopped.pid, "host": stopped.host, "seconds": seconds}}
-            console.json(shown(*look(studies, name)) | told)
-        else:
-            console.told(f"study {name}: process {stopped.pid} stopped after {stopped.seconds:.1f} s")
+    name = find(studies, study)
+    stopped = stopping.stop(studies, name, within)
+    if as_json:
+        console.json(shown(*look(studies, name)) | {"stopped": _told(stopped)})
+    else:
+        console.told(f"study {name}: process {stopped.pid} stopped after {stopped.seconds:.1f} s")
+
+
+def _stop_all(console: Console, within: float, as_json: bool) -> None:
+    from hpsearch.run import here
+
+    stopped = here.stop(within)
+    if as_json:
+        console.json({"stopped": [_told(each) for each in stopped]})
+    for each in stopped:
+        console.told(f"process {each.pid} stopped after {each.seconds:.1f} s")
+    if not stopped:
+        console.told("no study runs here")
+
+
+def _told(stopped: Stopped) -> answers.Json:
+    return {"pid": stopped.pid, "host": stopped.host, "seconds": round(stopped.seconds, 3)}
 
 
 def _end(console: Console, wanted: Options, result: Result, as_json: bool) -> None:

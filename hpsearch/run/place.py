@@ -22,6 +22,8 @@ STEP = 1.0
 SILENCE = 120.0
 # Between SIGTERM to a worker and its own end, once it has told of its checkpoint (seconds).
 FAREWELL = 10.0
+# Names the file whose being there is a notice, too: what ends a container reaches its first process only.
+MARKER = "HPSEARCH_PREEMPTED"
 
 Result = dict[str, Any]
 
@@ -43,7 +45,8 @@ class Place:
         self._asked = time.monotonic()
         self._silence = silence
         self._asked_to_part = False
-        self._noticed = False
+        self._warned = False
+        self._marker = os.environ.get(MARKER)
         threading.Thread(target=self._watch, name="watchman", daemon=True).start()
 
     def relaunch(self, config: dict[str, Any]) -> None:
@@ -103,7 +106,7 @@ class Place:
         earlier = signal.getsignal(signal.SIGTERM)
 
         def notice(number: int, frame: FrameType | None) -> None:
-            first, self._noticed = not self._noticed, True
+            first, self._warned = not self._warned, True
             if self._slot is None or not self._slot.busy:
                 if callable(earlier):
                     earlier(number, frame)
@@ -112,6 +115,11 @@ class Place:
                 threading.Timer(self._slot.grace + FAREWELL, os._exit, (0,)).start()
 
         signal.signal(signal.SIGTERM, notice)
+
+    @property
+    def _noticed(self) -> bool:
+        """Whether this worker's node goes away, by a signal or by the marker."""
+        return self._warned or bool(self._marker and os.path.exists(self._marker))  # noqa: PTH110
 
     @property
     def leaving(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from watching import LOCAL, ending, faulty, has_fired, steps, stored, until
 from zygote import Zygote
+
+from hpsearch.study.owner import identity
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -154,3 +157,35 @@ def test_stop_waits_no_longer_than_it_is_told_and_the_driver_is_told_all_the_sam
     assert f"still run by process {driver.pid}" in refused.err
     driver.kill()
     assert driver.wait() == -9
+
+
+def test_stop_here_ends_every_driver_of_this_place_in_order_whatever_its_study_is_called(
+    zygote: Zygote, place: Place, tmp_path: Path
+) -> None:
+    """As the hook of a container does that is about to end; other drivers of the machine stay."""
+    directory = place(trials=3, steps=2000, every=1000, pause=0.01)
+    here = {"TMPDIR": str(tmp_path)}
+    driver = zygote.start(*LOCAL, cwd=directory, environment=here)
+    until(lambda: steps(directory))
+    killed = tmp_path / f"hpsearch-{os.getuid()}" / str(os.getpid())
+    killed.write_text("of a process that had this number before")
+    told = json.loads(zygote.run("stop", "--here", "--json", cwd=tmp_path, environment=here).out)
+    assert [each["pid"] for each in told["stopped"]] == [driver.pid]
+    assert driver.wait() == 75
+    assert ending(directory) == ("interrupted", "interrupted by SIGTERM")
+    assert zygote.run("stop", "--here", cwd=tmp_path, environment=here).out == "no study runs here\n"
+    assert not (killed.parent / str(driver.pid)).exists()
+
+
+def test_stop_here_trusts_no_directory_that_others_may_write_to(zygote: Zygote, tmp_path: Path) -> None:
+    directory = tmp_path / f"hpsearch-{os.getuid()}"
+    directory.mkdir()
+    directory.chmod(0o777)
+    (directory / str(os.getpid())).write_text(identity())
+    here = {"TMPDIR": str(tmp_path)}
+    assert zygote.run("stop", "--here", cwd=tmp_path, environment=here).out == "no study runs here\n"
+
+
+def test_stop_wants_a_study_or_here_and_not_both(zygote: Zygote, tmp_path: Path) -> None:
+    for words in ([], ["s", "--here"]):
+        assert "--here for all" in zygote.run("stop", *words, cwd=tmp_path, code=2).err
