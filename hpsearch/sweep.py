@@ -54,6 +54,7 @@ class Options:
 
     `strict`: warnings about the file are errors. `store`: the address of a database, else files in `home`.
     `fork`: the name of a new study, which knows the trials of `study` that are true for it.
+    `tags`: what the runs of a new study say beside.
     """
 
     home: Path
@@ -65,6 +66,7 @@ class Options:
     strict: bool = False
     store: str | None = field(default=None, repr=False)
     fork: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def studies(self) -> Home:
@@ -129,6 +131,7 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
         git_sha=git_sha(file.absolute().parent),
         versions=versions(),
         started_in=str(Path.cwd()),
+        tags=options.tags,
     )
     uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
     if spec.tracking.strict:

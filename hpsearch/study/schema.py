@@ -28,7 +28,7 @@ from hpsearch.study.trial import (
     Trial,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Row = dict[str, Any]
 
@@ -49,6 +49,7 @@ study_table = Table(
     Column("git_sha", Text),
     Column("versions", Text, nullable=False),
     Column("started_in", Text, nullable=False),
+    Column("tags", Text, nullable=False),
     Column("known", Integer, nullable=False),  # how many rows the table of that name has
     Column("checksum", Text, nullable=False),
 )

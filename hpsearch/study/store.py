@@ -211,6 +211,7 @@ class Store:
             "git_sha": study.git_sha,
             "versions": json.dumps(dict(study.versions)),
             "started_in": study.started_in,
+            "tags": json.dumps(dict(study.tags)),
             "known": len(known),
         }
         row = storable(row)

@@ -293,7 +293,8 @@ class Study:
     """One search as it was created: its name, its Spec, where it lies, and what code made it.
 
     `created` is milliseconds since the epoch; `versions` maps packages to their versions. `started_in` is
-    the directory that it was started in, from which trials start, too.
+    the directory that it was started in, from which trials start, too. `tags` are what its runs in MLflow say
+    beside: of which schedule it is a tick, and what whoever started it wants to find it by.
     """
 
     name: str
@@ -304,6 +305,7 @@ class Study:
     git_sha: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     started_in: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

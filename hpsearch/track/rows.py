@@ -123,19 +123,22 @@ def tags_of(texts: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def study_tags(study: Study) -> dict[str, str]:
-    """What the parent run and every child have in common."""
+    """What the parent run and every child have in common; the study's own words win over given ones."""
     spec = study.spec
-    return tags_of(
+    git_sha = study.git_sha or study.tags.get("git_sha")  # an image holds no working tree
+    return tags_of(study.tags) | tags_of(
         {
             "mlflow.user": _user(),
             "mlflow.source.name": Path(spec.source).name,
             "mlflow.source.type": "JOB",
-            "mlflow.source.git.commit": study.git_sha,
+            "mlflow.source.git.commit": git_sha,
             STUDY_UID: study.uid,
             "study": study.name,
             "state": State.RUNNING.value,
             "spec_sha256": spec.sha256,
-            "git_sha": study.git_sha,
+            # What is scheduled is found by the file that it tried.
+            "space_sha256": spec.sha256 if study.tags else None,
+            "git_sha": git_sha,
             "seed": str(spec.sampler.seed),
             "sampler": spec.sampler.type.value,
             "pruner": spec.pruner.type.value,
