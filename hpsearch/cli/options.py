@@ -42,6 +42,16 @@ Strict = Annotated[bool, typer.Option("--strict", help="Take every warning about
 TrackingUri = Annotated[str | None, typer.Option("--tracking-uri", help="Where MLflow is.")]
 
 
+def duration(text: str) -> float:
+    """Seconds from 90s, 30m, 8h or 1d. Raises UsageError."""
+    from hpsearch.spec.quantities import seconds
+
+    found = seconds(text)
+    if not found or found == float("inf"):
+        raise UsageError(f"{text!r} is no length of time", hint="write it like 90s, 30m, 8h or 1d")
+    return found
+
+
 def console(as_json: bool, *, patient: bool = True) -> Console:
     """The console of a command; with `as_json` it prints one object and nothing else."""
     return Console(quiet=as_json, redact=redact, patient=patient)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from hpsearch.ship.choices import Overlap, Profile, Submitter
 from hpsearch.study.birth import is_name
+
+__all__ = ["Overlap", "Profile", "Submitter"]
 
 Mi, Gi = 1 << 20, 1 << 30
 # KubeRay appends five characters and a dash to a RayJob's name for its cluster, whose services have 63.
@@ -30,28 +32,6 @@ _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./:@=,+-]*")
-
-
-class Profile(StrEnum):
-    """What becomes of the cluster once the job has ended; they exclude each other."""
-
-    SHUTDOWN = "shutdown"  # it goes with the job; Kueue needs this one
-    RETAIN = "retain"  # a failed one stays a while for whoever looks into it
-
-
-class Submitter(StrEnum):
-    """Who hands the job to Ray."""
-
-    JOB = "job"  # a pod of ours that polls, and whose log is the driver's
-    NONE = "none"  # the operator, over HTTP; the driver's log is then nowhere in Kubernetes
-
-
-class Overlap(StrEnum):
-    """What a tick does while the one before still runs."""
-
-    SKIP = "skip"
-    QUEUE = "queue"
-    REPLACE = "replace"
 
 
 def label_name(text: str, longest: int = 63) -> str:
@@ -200,15 +180,15 @@ class Schedule(Plain):
     """Which schedule a job is a tick of, and the moment that the tick stands for (RFC 3339)."""
 
     name: str
-    scheduled_time: str = Field(default="", pattern=r"^(\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d))?$")
+    scheduled_time: str = Field(pattern=r"^\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)$")
 
 
 class Platform(Plain):
     """What a job takes from its cluster, whatever its sweep is.
 
-    `retries`: new clusters after a failure. `deadline`: of one cluster's life; None under a queue's own rule.
-    `pre_running`: until head and submitter are there. `ttl`: of an ended job in profile shutdown.
-    `retained`: of a failed cluster in profile retain. `elastic`: workers come and go with the trials.
+    `retries`: new clusters after a failure. `pre_running`: until head and submitter are there. `ttl`: of an
+    ended job in profile shutdown. `retained`: of a failed cluster in profile retain. `elastic`: workers come
+    and go with the trials.
     """
 
     image: Annotated[str, AfterValidator(_image)]
@@ -217,7 +197,6 @@ class Platform(Plain):
     groups: tuple[Group, ...] = Field(min_length=1, max_length=MOST_GROUPS)
     claim: Claim = Claim()
     store: SecretKey | None = None
-    mlflow_uri: str = "http://mlflow:5000"
     mlflow_user: SecretKey | None = None
     mlflow_password: SecretKey | None = None
     profile: Profile = Profile.SHUTDOWN
@@ -225,7 +204,6 @@ class Platform(Plain):
     queue_priority: ObjectName | None = None
     submitter: Submitter = Submitter.JOB
     elastic: bool = True
-    deadline: int = Field(default=24 * 3600, gt=0)
     pre_running: int = Field(default=1800, gt=0)
     ttl: int = Field(default=300, gt=0)
     retained: int = Field(default=1800, gt=0)
@@ -246,29 +224,39 @@ class Platform(Plain):
             raise ValueError("a queue suspends jobs, which profile retain excludes: use profile shutdown")
         if self.queue is not None and self.elastic:
             raise ValueError("under a queue the number of workers is fixed: leave elastic off")
-        if "@" in self.mlflow_uri.partition("://")[2].partition("/")[0]:
-            raise ValueError("the MLflow address holds a user or password: give them by a Secret's name")
         return self
 
 
 class Job(Plain):
-    """One sweep on one platform, under the name of its RayJob; `study` is the same for every attempt."""
+    """One sweep on one platform, under the name of its RayJob; `study` is the same for every attempt.
+
+    `deadline`: when the driver ends by itself, counted from its start; what follows is resumable.
+    """
 
     name: str
     study: Annotated[str, AfterValidator(_study)]
     sweep: Sweep
     sweep_name: str = Field(min_length=1)
     platform: Platform
+    deadline: int = Field(gt=0)
     ray_version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    tracking_uri: str | None = None
     git_sha: str | None = Field(default=None, pattern=r"^[0-9a-f]{7,64}$")
     schedule: Schedule | None = None
 
     @model_validator(mode="after")
     def _named(self) -> Self:
         label_name(self.name, LONGEST_RAYJOB)
-        for what, text in (("sweep", self.sweep_name), ("schedule", self.schedule and self.schedule.name)):
+        if self.tracking_uri and "@" in self.tracking_uri:
+            raise ValueError("the MLflow address holds a user or password: give them by a Secret's name")
+        named = (
+            ("name of the sweep", self.sweep_name),
+            ("name of the schedule", self.schedule and self.schedule.name),
+            ("MLflow address", self.tracking_uri),
+        )
+        for what, text in named:
             if text and not _PLAIN_TEXT.fullmatch(text):
-                raise ValueError(f"the name of the {what}, {text!r}, has characters that no shell may see")
+                raise ValueError(f"the {what}, {text!r}, has characters on which a shell may act")
         return self
 
     @property
@@ -279,18 +267,9 @@ class Job(Plain):
     @property
     def entrypoint(self) -> str:
         """The driver's command, which starts the study or goes on with it."""
-        words = (
-            "hpsearch",
-            "run",
-            SWEEP_FILE,
-            "--study",
-            self.study,
-            "--resume",
-            "auto",
-            "--address",
-            "auto",
-        )
-        return " ".join(words)
+        words = f"hpsearch run {SWEEP_FILE} --study {self.study} --resume auto --address auto"
+        words += f" --deadline {self.deadline}s"
+        return f"{words} --tracking-uri {self.tracking_uri}" if self.tracking_uri else words
 
 
 # Where pods find the sweep's file and the studies.

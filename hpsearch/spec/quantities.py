@@ -18,15 +18,19 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _POWERS = {letter: power for power, letter in enumerate(("", "k", "m", "g", "t", "p"))}
 
 
-def _duration(node: Node) -> float:
-    text = scalar(node)
+def seconds(text: str) -> float | None:
+    """A duration such as 90s, 30m, 8h or 1d in seconds; None for a text that is none."""
     found = _DURATION.fullmatch(text)
-    if not found:
+    return float(found[1]) * _SECONDS[found[2]] if found else None
+
+
+def _duration(node: Node) -> float:
+    found = seconds(scalar(node))
+    if found is None:
         refuse(f"{node.name} is {node.shown}, not a duration", "write it like 90s, 30m, 8h or 1d")
-    seconds = float(found[1]) * _SECONDS[found[2]]
-    if not 0 < seconds < math.inf:
+    if not 0 < found < math.inf:
         refuse(f"{node.name} is {node.shown}: no time at all", "give more than 0, or remove the line")
-    return seconds
+    return found
 
 
 def _patience(node: Node) -> float:
