@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpsearch.cli import options
+from hpsearch.cli import options, ticks
 from hpsearch.cli.options import (
     HOME,
     Address,
@@ -69,6 +69,12 @@ def run(
     address: Address = None,
     tracking_uri: TrackingUri = None,
     strict: Strict = False,
+    tag: ticks.Tags = None,
+    schedule: ticks.Schedule = None,
+    scheduled_time: ticks.ScheduledTime = None,
+    status_file: ticks.StatusPath = None,
+    webhook_env: ticks.WebhookEnv = None,
+    webhook_file: ticks.WebhookFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the study that a file describes, to its end."""
@@ -76,15 +82,32 @@ def run(
     with heard_signals(), registered(), options.console(as_json, patient=False) as console:
         from hpsearch import sweep
 
+        batch = ticks.batch(file, tag, schedule, scheduled_time, status_file, webhook_env, webhook_file)
         wanted = sweep.Options(
-            home, study, resume, local, address, tracking_uri, strict, store or None, fork=fork
+            home,
+            study or batch.study,
+            resume,
+            local,
+            address,
+            tracking_uri,
+            strict,
+            store or None,
+            fork=fork,
+            tags=batch.tags,
         )
-        try:
-            result = sweep.run(file, wanted, console)
-        except SpecError as error:
-            console.problems(str(file), error.problems)
-            raise
-        _end(console, wanted, result, as_json)
+        with ticks.Report(batch, fork or wanted.study, wanted.studies, console) as report:
+            try:
+                result = sweep.run(file, wanted, report)
+            except SpecError as error:
+                console.problems(str(file), error.problems)
+                raise
+            extra, said = report.answer(result)
+            _say_end(console, wanted, result, as_json, extra)
+            for line in said:
+                console.told(line)
+            code = sweep.EXIT_CODES[result.ending.outcome]
+            report.ended(result, code, extra, said)
+        raise typer.Exit(code)
 
 
 def resume(
@@ -102,7 +125,9 @@ def resume(
 
         wanted = sweep.Options(home, study, "must", local, address, tracking_uri, store=store or None)
         find(studies_of(home, store), study)
-        _end(console, wanted, sweep.resume(study, wanted, console), as_json)
+        result = sweep.resume(study, wanted, console)
+        _say_end(console, wanted, result, as_json)
+        raise typer.Exit(sweep.EXIT_CODES[result.ending.outcome])
 
 
 def stop(
@@ -158,10 +183,14 @@ def _told(stopped: Stopped) -> answers.Json:
     return {"pid": stopped.pid, "host": stopped.host, "seconds": round(stopped.seconds, 3)}
 
 
-def _end(console: Console, wanted: Options, result: Result, as_json: bool) -> None:
-    """Say how a run ended, and leave with the exit code that means it."""
-    from hpsearch.sweep import EXIT_CODES
-
+def _say_end(
+    console: Console,
+    wanted: Options,
+    result: Result,
+    as_json: bool,
+    more: answers.Json | None = None,
+) -> None:
+    """Say how a run ended; `more` stands beside the object of `show`."""
     history = result.history
     uri = wanted.tracking_uri or history.tracking_uri
     if as_json:
@@ -170,7 +199,7 @@ def _end(console: Console, wanted: Options, result: Result, as_json: bool) -> No
             "set_aside": result.set_aside,
             "problem": result.problem and redact(result.problem),
         }
-        console.json(shown(history, False) | extra)
+        console.json(shown(history, False) | extra | (more or {}))
     else:
         commands = lines.commands(
             history.study.name,
@@ -185,4 +214,3 @@ def _end(console: Console, wanted: Options, result: Result, as_json: bool) -> No
         console.summary(
             lines.Summary(history, result.ending, result.undelivered, problem, redact(uri), commands, aside)
         )
-    raise typer.Exit(EXIT_CODES[result.ending.outcome])

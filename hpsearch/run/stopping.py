@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpsearch.errors import HpsearchError, Interrupted, UsageError
-from hpsearch.study.home import Home
+
+if TYPE_CHECKING:  # the commands that answer at once load no store
+    from hpsearch.study.home import Home
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ The name follows from the schedule and the moment alone, so that whoever starts 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -89,7 +89,7 @@ def time_zone(name: str) -> ZoneInfo:
     )
 
 
-def given_tags(texts: Iterable[str]) -> Mapping[str, str]:
+def given_tags(texts: Iterable[str]) -> dict[str, str]:
     """Tags from KEY=VALUE, without secrets. Raises UsageError for what hpsearch says itself."""
     found: dict[str, str] = {}
     for text in texts:
