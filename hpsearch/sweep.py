@@ -54,7 +54,8 @@ class Options:
 
     `strict`: warnings about the file are errors. `store`: the address of a database, else files in `home`.
     `fork`: the name of a new study, which knows the trials of `study` that are true for it.
-    `tags`: what the runs of a new study say beside.
+    `tags`: what the runs of a new study say beside. `deadline`: after which this driver ends, and
+    `start_timeout`: until a first trial has a place on a cluster (seconds); None: for ever.
     """
 
     home: Path
@@ -67,6 +68,8 @@ class Options:
     store: str | None = field(default=None, repr=False)
     fork: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    deadline: float | None = None
+    start_timeout: float | None = None
 
     @property
     def studies(self) -> Home:
@@ -184,7 +187,7 @@ def _drive(
             waiting = Waiting(unwanted=heard)
             journal = Journal(store, watcher.committed, lambda: revisions.due(now()), waiting)
             search = Search(study, OptunaSampler(study.spec), make_pruner(study.spec), journal, path)
-            search.epoch = history.epoch
+            search.epoch, search.deadline = history.epoch, options.deadline
             search.restore(
                 history.trials, history.attributes, history.known, history.last_ending, history.ended
             )
@@ -238,7 +241,7 @@ def _execute(search: Search, options: Options) -> None:
     else:
         from hpsearch.run import cluster
 
-        cluster.run(search, address=options.address)
+        cluster.run(search, address=options.address, start_timeout=options.start_timeout)
 
 
 def _valid_spec(file: Path, options: Options, watcher: Watcher) -> Spec:

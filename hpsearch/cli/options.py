@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
 HOME = Path("studies")
 
+
+def duration(text: str) -> float:
+    """Seconds from 90s, 30m, 8h or 1d. Raises UsageError."""
+    from hpsearch.spec.quantities import seconds
+
+    found = seconds(text)
+    if not found or found == float("inf"):
+        raise UsageError(f"{text!r} is no length of time", hint="write it like 90s, 30m, 8h or 1d")
+    return found
+
+
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The search-space file.")]
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as `hpsearch list` shows it.")]
 Place = Annotated[Path, typer.Option("--home", envvar="HPSEARCH_HOME", help="The directory of the studies.")]
@@ -39,17 +50,25 @@ Local = Annotated[
 ]
 Address = Annotated[str | None, typer.Option("--address", help="The Ray cluster to join.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Take every warning about the file for an error.")]
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        parser=duration,
+        help="After which it ends in order with exit code 4, such as 8h [the file's studyTimeout].",
+    ),
+]
+StartTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--start-timeout",
+        metavar="TIME",
+        parser=duration,
+        help="The same, if no trial has found a place on the cluster until then [it waits].",
+    ),
+]
 TrackingUri = Annotated[str | None, typer.Option("--tracking-uri", help="Where MLflow is.")]
-
-
-def duration(text: str) -> float:
-    """Seconds from 90s, 30m, 8h or 1d. Raises UsageError."""
-    from hpsearch.spec.quantities import seconds
-
-    found = seconds(text)
-    if not found or found == float("inf"):
-        raise UsageError(f"{text!r} is no length of time", hint="write it like 90s, 30m, 8h or 1d")
-    return found
 
 
 def console(as_json: bool, *, patient: bool = True) -> Console:

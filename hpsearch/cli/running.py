@@ -13,10 +13,12 @@ from hpsearch.cli.options import (
     HOME,
     Address,
     AsJson,
+    Deadline,
     File,
     Local,
     Name,
     Place,
+    StartTimeout,
     StoreUrl,
     Strict,
     TrackingUri,
@@ -69,6 +71,8 @@ def run(
     address: Address = None,
     tracking_uri: TrackingUri = None,
     strict: Strict = False,
+    deadline: Deadline = None,
+    start_timeout: StartTimeout = None,
     tag: ticks.Tags = None,
     schedule: ticks.Schedule = None,
     scheduled_time: ticks.ScheduledTime = None,
@@ -94,6 +98,8 @@ def run(
             store or None,
             fork=fork,
             tags=batch.tags,
+            deadline=deadline,
+            start_timeout=start_timeout,
         )
         with ticks.Report(batch, fork or wanted.study, wanted.studies, console) as report:
             try:

@@ -65,10 +65,11 @@ SHUTDOWN = 6.0
 GOES_ON = "`hpsearch resume` goes on"
 
 
-def run(search: Search, *, address: str | None = None) -> None:
+def run(search: Search, *, address: str | None = None, start_timeout: float | None = None) -> None:
     """Run the study on a Ray cluster to its end, or until a signal.
 
-    `address` joins a cluster; without one a private local Ray lives as long as the call. Raises
+    `address` joins a cluster; without one a private local Ray lives as long as the call. `start_timeout`: how
+    long it may take until a first trial has a place there (seconds), None: for ever. Raises
     ServiceUnavailable, UsageError (resources that nobody has, a cluster open to all), Interrupted.
     """
     if address and access.check(address):
@@ -83,7 +84,7 @@ def run(search: Search, *, address: str | None = None) -> None:
         desk = Desk(search)
         scheduler = tuning.Scheduler(desk)
         lookout = Lookout(_vital(address))
-        vigil = Vigil(desk, lookout, lambda: _lacking(resources), scheduler.hurry, cleanup)
+        vigil = Vigil(desk, lookout, lambda: _lacking(resources), scheduler.hurry, cleanup, start_timeout)
         with contextlib.closing(lookout), heard_signals(desk.stop):
             try:
                 tuner = tuning.tuner(desk, scheduler, _asked(resources), slots, place.directory)

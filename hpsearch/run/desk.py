@@ -54,6 +54,10 @@ class Desk:
         """Launch nothing more and stop every trial at its next report."""
         self.search.stop(Outcome.INTERRUPTED, reason, now())
 
+    def expire(self, reason: str) -> None:
+        """The same, because a deadline has passed."""
+        self.search.stop(Outcome.DEADLINE, reason, now())
+
     def look(self) -> None:
         """Look at the clock, also while no worker says anything."""
         self._deadline.check()

@@ -109,20 +109,22 @@ def _lost(search: Search, launch: Launch, reason: str, cause: Cause = Cause.CRAS
 
 
 class Deadline:
-    """Stops a search when its studyTimeout has passed since the deadline was made.
+    """Stops a search when its studyTimeout, or the driver's own, has passed since the deadline was made.
 
     A steady clock says so, on which no time passes while this process is stopped.
     """
 
     def __init__(self, search: Search) -> None:
         self._search = search
-        self._limit = search.study.spec.limits.study_timeout
+        given = search.study.spec.limits.study_timeout
+        own = search.deadline is not None and (given is None or search.deadline < given)
+        self._limit, self._name = (search.deadline, "--deadline") if own else (given, "studyTimeout")
         self._watch = Stopwatch() if self._limit is not None else None
 
     def check(self) -> None:
         """Look at the clock."""
         if self._limit is not None and self._watch and self._watch.seconds > self._limit:
-            self._search.stop(Outcome.DEADLINE, f"studyTimeout of {self._limit:g} s passed", now())
+            self._search.stop(Outcome.DEADLINE, f"{self._name} of {self._limit:g} s passed", now())
 
 
 class _Listener:

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 class Vigil:
     """Looks, and says whether the loop is still to be waited for.
 
-    `lacking` says what trials wait for, `hurry` tells the loop to end, `cleanup` is how long actors have to
-    (seconds).
+    `lacking` says what trials wait for, `hurry` tells the loop to end, `cleanup` is how long actors have to,
+    and `start_timeout` how long it may take until a first trial has a place, None: for ever (seconds).
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Vigil:
         lacking: Callable[[], str],
         hurry: Callable[[], None],
         cleanup: float,
+        start_timeout: float | None = None,
     ) -> None:
         self._desk = desk
         self._lookout = lookout
@@ -42,7 +43,9 @@ class Vigil:
         self._hurry = hurry
         self._cleanup = cleanup
         self._hurried: float | None = None
-        self._mention = time.monotonic() + REMINDER
+        self._start_timeout, self._began = start_timeout, time.monotonic()
+        self._mention = self._began + min(REMINDER, (start_timeout or REMINDER) / 2)
+        self._lack = ""
 
     def look(self) -> bool:
         """False when the loop should have ended. Raises Interrupted when what it depends on is dead."""
@@ -54,16 +57,24 @@ class Vigil:
                 hint="`hpsearch resume` goes on, once there is a Ray",
             )
         if self._desk.stopped is None:
-            if not self._desk.placed and now > self._mention:
-                self._mention = now + REMINDER
-                # On a thread of its own, because it asks Ray.
-                threading.Thread(target=self._say_what_lacks, name="lack", daemon=True).start()
+            if not self._desk.placed:
+                self._await_start(now)
             return True
         if self._hurried is None and now - max(self._desk.heard, self._desk.stopped) > QUIET:
             self._hurried = now
             self._hurry()
         return self._hurried is None or now - self._hurried < self._cleanup + LATE
 
+    def _await_start(self, now: float) -> None:
+        if now > self._mention:
+            self._mention = now + REMINDER
+            # On a thread of its own, because it asks Ray.
+            threading.Thread(target=self._say_what_lacks, name="lack", daemon=True).start()
+        if self._start_timeout is not None and now - self._began > self._start_timeout:
+            why = f": {self._lack}" if self._lack else ""
+            self._desk.expire(f"no trial started within {self._start_timeout:g} s{why}")
+
     def _say_what_lacks(self) -> None:
         if lack := self._lacking():
+            self._lack = lack
             log.warning("%s", lack)

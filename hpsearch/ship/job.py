@@ -268,7 +268,7 @@ class Job(Plain):
     def entrypoint(self) -> str:
         """The driver's command, which starts the study or goes on with it."""
         words = f"hpsearch run {SWEEP_FILE} --study {self.study} --resume auto --address auto"
-        words += f" --deadline {self.deadline}s"
+        words += f" --deadline {self.deadline}s --start-timeout {self.platform.pre_running}s"
         return f"{words} --tracking-uri {self.tracking_uri}" if self.tracking_uri else words
 
 

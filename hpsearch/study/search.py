@@ -71,6 +71,7 @@ class Search:
         self.trials: dict[int, Trial] = {}
         self.rejected = 0
         self.known = 0  # trials of an earlier study
+        self.deadline: float | None = None  # of this life, beside the file's own (seconds)
         self.epoch = 0  # of the lease under which this life of the study runs
         self._sampler = sampler
         self._pruner = pruner
