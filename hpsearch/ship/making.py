@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from hpsearch.redaction import redact
 from hpsearch.ship import fit
 from hpsearch.ship.job import (
     LONGEST_RAYJOB,
+    STUDIES,
     Claim,
     Gi,
     Group,
@@ -71,6 +72,7 @@ class Wishes:
 def job(spec: Spec, wishes: Wishes, schedule: Schedule | None = None) -> Job:
     """The Job of a sweep. Raises UsageError for what is asked for and cannot be, or cannot run."""
     refuse_secrets(spec)
+    refuse_places_of_one_pod(spec, wishes.tracking_uri or spec.tracking.uri)
     sweep = Path(spec.source).stem
     try:
         platform = _platform(spec, wishes)
@@ -111,6 +113,21 @@ def refuse_secrets(spec: Spec) -> None:
         f"{spec.source}:{number} holds what looks like a secret, and the file is stored for all to read",
         hint="take it out of the file, and give it to the pods by a Secret",
     )
+
+
+def refuse_places_of_one_pod(spec: Spec, tracking_uri: str | None) -> None:
+    """Raise UsageError for what is kept where only one pod sees it: each retry is a new cluster."""
+    if tracking_uri and not tracking_uri.startswith(("http://", "https://")):
+        raise UsageError(
+            f"MLflow at {redact(tracking_uri, {})!r} is a place of one pod, and goes with it",
+            hint=f"name a server with --tracking-uri, such as {MLFLOW}",
+        )
+    for what, place in (("jobDir", spec.program.job_dir), ("the output", spec.program.output)):
+        if place and "://" not in place and not PurePosixPath(place).is_relative_to(STUDIES):
+            raise UsageError(
+                f"{what} {place!r} is a directory of one pod, and goes with it",
+                hint=f"name one below {STUDIES}, which all pods share and which stays",
+            )
 
 
 def group(text: str) -> Group:

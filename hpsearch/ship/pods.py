@@ -192,7 +192,7 @@ def submitter(job: Job) -> Object:
             {"name": "home", "mountPath": HOME},
         ],
     }
-    volumes = [_scratch("tmp", 256 * Mi), _scratch("home", 256 * Mi)]
+    volumes = [scratch("tmp", 256 * Mi), scratch("home", 256 * Mi)]
     # It has nothing to keep: whoever comes next attaches to the job.
     spec = {**_no_token(), **_pod(container, volumes), "terminationGracePeriodSeconds": 30}
     return {"metadata": {"labels": labels(job)}, "spec": spec}
@@ -250,13 +250,14 @@ def _volumes(job: Job, wanted: Head | Group) -> list[Object]:
     """The root is read-only: Ray's files and a library's go to the pod's own disk, within its limit."""
     home = min(wanted.ephemeral_storage // 4, Gi)
     return [
-        _scratch("tmp", wanted.ephemeral_storage - home - min(wanted.ephemeral_storage // 4, Gi)),
-        _scratch("home", home),
+        scratch("tmp", wanted.ephemeral_storage - home - min(wanted.ephemeral_storage // 4, Gi)),
+        scratch("home", home),
         {"name": "studies", "persistentVolumeClaim": {"claimName": job.platform.claim.name}},
     ]
 
 
-def _scratch(name: str, limit: int) -> Object:
+def scratch(name: str, limit: int) -> Object:
+    """Room on the pod's own disk, which goes with it."""
     return {"name": name, "emptyDir": {"sizeLimit": size(limit)}}
 
 
