@@ -45,6 +45,7 @@ class Fault:
     path: str = ""
     times: int = 1
     status: int = 0
+    message: str = "by a fault of the test"
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     cut: str = ""
@@ -148,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length)
-        self._told = False
+        self._told, self._epoch = False, self.server.store.epoch
         self._log = Request(self.command, self.path)
         self.server.log(self._log)
         try:
@@ -188,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise Lost
             if fault.status:
                 self._extra = fault.headers
-                raise Rejected(fault.status, REASONS.get(fault.status, "Unknown"), "by a fault of the test")
+                raise Rejected(fault.status, REASONS.get(fault.status, "Unknown"), fault.message)
 
     def _answer(self, body: Json | None) -> None:
         self._user = self._known()
@@ -311,7 +312,7 @@ class Handler(BaseHTTPRequestHandler):
     def _stream(self, kind: Kind, namespace: str, choice: Choice, start: int) -> None:
         began = marked = time.monotonic()
         limit = float(self._query.get("timeoutSeconds") or 3600)
-        for told in self.server.store.watch(kind, namespace, choice, start, HEARTBEAT):
+        for told in self.server.store.watch(kind, namespace, choice, start, self._epoch, HEARTBEAT):
             now = time.monotonic()
             if told:
                 self._chunk({"type": told[0], "object": told[1]})

@@ -98,11 +98,9 @@ class Store:
             return copy.deepcopy(sorted(found, key=lambda each: each["metadata"]["name"]))
 
     def watch(
-        self, kind: Kind, namespace: str, choice: Choice | None, since: int, patience: float
+        self, kind: Kind, namespace: str, choice: Choice | None, since: int, epoch: int, patience: float
     ) -> Iterator[tuple[str, Json] | None]:
         """What happens after a version; None when nothing did for `patience` seconds. Ends with the epoch."""
-        with self.changed:
-            epoch = self.epoch
         position = since
         while True:
             with self.changed:
