@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +29,9 @@ SURVIVED = "survived faults"
 
 # Of these fixtures of a session there shall be one on a machine: all their tests run in one process.
 ONE_OF_A_KIND = {"ray_cluster": "ray", "ray_address": "ray", "long_lived": "mlflow server"}
+
+# Ray's workers are the most patient processes of a machine; here they would wait for all other tests.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 Fired = Callable[..., None]
 

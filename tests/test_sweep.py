@@ -197,16 +197,16 @@ def test_a_killed_driver_and_a_resume_lose_and_double_nothing(
     tmp_path: Path, file: Callable[..., Path], fired: Callable[..., None]
 ) -> None:
     path = file(trials=8, args="[--pause=0.02]")
-    with subprocess.Popen(command("run", path), cwd=tmp_path, stdout=subprocess.PIPE, text=True) as driver:
-        wait_for_lines(driver, "completed: loss", 3)
-        driver.send_signal(signal.SIGKILL)
-    fired(driver.returncode == -signal.SIGKILL)
+    driver = _zygote[-1].start("run", path, "--local", cwd=tmp_path)
+    _endings(driver, 3)
+    driver.kill()
+    fired(driver.wait() == -signal.SIGKILL)
     home = tmp_path / "studies"
     kept = rows(home / "toy-1/study.db", "SELECT trial, state, reason, time FROM ending")
     assert 3 <= len(kept) < 8, "the kill came too late to test anything"
     assert json.loads(hpsearch("show", "toy-1", "--json", cwd=tmp_path).stdout)["state"] == "interrupted"
 
-    shown = json.loads(hpsearch("resume", "toy-1", "--json", cwd=tmp_path).stdout)
+    shown = json.loads(hpsearch("resume", "toy-1", "--local", "--json", cwd=tmp_path).stdout)
     assert shown["counts"]["completed"] == 8
     assert set(kept) <= set(rows(home / "toy-1/study.db", "SELECT trial, state, reason, time FROM ending"))
     assert_mlflow_equals_store(home, "toy-1", 8)
@@ -273,19 +273,23 @@ def test_ctrl_c_stops_in_order_and_the_resume_finishes(
     assert time.monotonic() - sent < 25
     assert "hpsearch resume toy-1" in rest
     fired("SIGINT" in rest)
-    shown = json.loads(hpsearch("resume", "toy-1", "--json", cwd=tmp_path).stdout)
+    shown = json.loads(hpsearch("resume", "toy-1", "--local", "--json", cwd=tmp_path).stdout)
     assert shown["counts"]["completed"] == 6
     assert_mlflow_equals_store(tmp_path / "studies", "toy-1", 6)
 
 
 @pytest.mark.fault("F06")
-@pytest.mark.parametrize("after", ["tracking", "trial 0 completed"])
+@pytest.mark.parametrize(("after", "more"), [("tracking", []), ("trial 0 completed", ["--local"])])
 def test_a_sigterm_at_any_moment_means_75_and_a_parent_that_is_not_running(
-    tmp_path: Path, file: Callable[..., Path], after: str, fired: Callable[..., None]
+    tmp_path: Path, file: Callable[..., Path], after: str, more: list[str], fired: Callable[..., None]
 ) -> None:
     path = file(trials=40, args="[--pause=0.05]")
     with subprocess.Popen(
-        command("run", path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command("run", path, *more),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as driver:
         wait_for_lines(driver, after, 1)
         driver.send_signal(signal.SIGTERM)

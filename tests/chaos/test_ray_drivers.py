@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 from collections import Counter
@@ -66,43 +67,55 @@ def is_empty(home: House) -> bool:
     return not list(home.scratch.glob("hps-*"))
 
 
-@pytest.mark.fault("F47", "F60")
+@pytest.mark.fault("F01", "F07", "F47", "F60")
 @pytest.mark.timeout(700)
-def test_a_driver_whose_ray_dies_ends_soon_with_75_and_its_study_goes_on_in_little_shared_memory(
+def test_drivers_killed_hurried_and_bereft_of_their_ray_leave_nothing_behind_and_the_study_ends(
     tmp_path: Path, mlflow_database: Path, fired: Fired
 ) -> None:
+    """Five lives of one study, each with a Ray of its own; the last has little shared memory."""
     user = tmp_path / "user"
     user.mkdir()
-    # The most careless umask there is.
-    careless = ["sh", "-c", 'umask 000; exec "$@"', "sh"]
     with house(tmp_path, mlflow_database) as home:
-        first = home.run(before=careless, HOME=str(user))
-        trains(home, first, 1)
-        _is_closed_to_others(first, user)
-        head = first.member("gcs_server")
-        os.kill(head, signal.SIGKILL)
-        assert first.ended(60) == 75, first.text
-        assert f"gcs_server (pid {head}) died" in first.text
-        assert first.left(10) == {}
-        assert is_empty(home)
+        # The most careless umask there is.
+        killed = home.run(before=["sh", "-c", 'umask 000; exec "$@"', "sh"], HOME=str(user))
+        trains(home, killed, 1)
+        _is_closed_to_others(killed, user)
+        assert len(killed.family()) >= 8, "this is not the family of a Ray"
+        killed.kill()
+        fired(killed.ended(5) == -signal.SIGKILL, "F01")
+        _leaves_nothing(killed, home)
 
-        second = home.run(HOME=str(user))
-        trains(home, second, 2)
-        raylet = second.member("raylet/raylet")
-        os.kill(raylet, signal.SIGKILL)
-        assert second.ended(60) == 75, second.text
-        assert second.left(10) == {}
-        assert is_empty(home)
-        fired(f"raylet (pid {raylet}) died" in second.text, "F60")
+        hasty = home.run(HOME=str(user))
+        trains(home, hasty, 2)
+        hasty.kill(signal.SIGINT)
+        wait_for(lambda: not is_pending(hasty, signal.SIGINT), 5)  # two that wait together are one
+        hasty.kill(signal.SIGINT)
+        fired(hasty.ended(5) == 130, "F07")
+        _leaves_nothing(hasty, home)
+
+        for life, name in ((3, "gcs_server"), (4, "raylet/raylet")):
+            bereft = home.run(HOME=str(user))
+            trains(home, bereft, life)
+            member = bereft.member(name)
+            os.kill(member, signal.SIGKILL)
+            assert bereft.ended(60) == 75, bereft.text
+            fired(f"{name.split('/')[0]} (pid {member}) died" in bereft.text, "F60")
+            _leaves_nothing(bereft, home)
 
         home.hold.unlink()
         little = ["unshare", "-m", "sh", "-c"]
         little += ['mount -t tmpfs -o size=64m none /dev/shm && df -m /dev/shm >&2 && exec "$@"', "sh"]
-        third = home.run(before=little, HOME=str(user))
-        assert third.ended(START) == 0, third.text
-        fired(any(line.split()[1:2] == ["64"] for line in third.text.splitlines()), "F47")
-        assert third.left(10) == {}
+        last = home.run(before=little, HOME=str(user))
+        assert last.ended(START) == 0, last.text
+        fired(any(line.split()[1:2] == ["64"] for line in last.text.splitlines()), "F47")
+        _leaves_nothing(last, home)
         _has_lost_nothing(home)
+
+
+def _leaves_nothing(driver: Driver, home: House) -> None:
+    """No process of its Ray outlives a driver by much, and none of its files does."""
+    assert driver.left(10) == {}
+    wait_for(lambda: is_empty(home), 10)
 
 
 def _is_closed_to_others(driver: Driver, user: Path) -> None:
@@ -124,34 +137,10 @@ def _has_lost_nothing(home: House) -> None:
     for trial in trials:
         assert trial.state is State.COMPLETED
         assert [m.step for m in trial.measurements] == STEPS
-    for number, attempts in ((0, 3), (1, 3), (2, 1)):
+    for number, attempts in ((0, 5), (1, 5), (2, 1)):
         assert len(trials[number].attempts) == attempts
         done = Counter(step for _, step, *_ in home.ledger(number))
         assert sorted(done) == STEPS
-
-
-@pytest.mark.fault("F01", "F07")
-@pytest.mark.timeout(500)
-def test_a_driver_that_is_killed_or_interrupted_twice_leaves_no_process_and_no_file_of_its_ray(
-    tmp_path: Path, mlflow_database: Path, fired: Fired
-) -> None:
-    with house(tmp_path, mlflow_database) as home:
-        killed = home.run()
-        trains(home, killed, 1)
-        assert len(killed.family()) >= 8, "this is not the family of a Ray"
-        killed.kill()
-        fired(killed.ended(5) == -signal.SIGKILL, "F01")
-        assert killed.left(10) == {}
-        wait_for(lambda: is_empty(home), 10)
-
-        hasty = home.run()
-        trains(home, hasty, 2)
-        hasty.kill(signal.SIGINT)
-        wait_for(lambda: not is_pending(hasty, signal.SIGINT), 5)  # two that wait together are one
-        hasty.kill(signal.SIGINT)
-        fired(hasty.ended(5) == 130, "F07")
-        assert hasty.left(10) == {}
-        wait_for(lambda: is_empty(home), 10)
 
 
 @pytest.mark.fault("F47")
@@ -169,6 +158,6 @@ def test_a_full_place_for_rays_files_is_told_before_ray_starts(
         driver = home.run(before=full)
         assert driver.ended(START) == 69, driver.text
         fired(any(line.split()[1:2] == ["16"] for line in driver.text.splitlines()))
-        assert f"Ray needs 64 MiB for its files, {home.scratch} has 16 MiB left" in driver.text
+        assert re.search(f"Ray needs 64 MiB for its files, {home.scratch} has 1[56] MiB left", driver.text)
         assert "TMPDIR" in driver.text
         assert driver.left(5) == {}
