@@ -1,0 +1,265 @@
+"""Objects that do not go together: names taken twice, two images of one thing, trials that fit no worker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+from typing import Any
+
+from hpsearch.errors import HpsearchError
+from hpsearch.ship import fit
+from hpsearch.ship.job import DEADLINE_SLACK, Group
+from hpsearch.ship.lint.cron_rules import launches
+from hpsearch.ship.lint.finding import Level, Path
+from hpsearch.ship.lint.manifest import Manifest
+from hpsearch.ship.lint.names import quantity
+from hpsearch.ship.lint.pods import Pod
+from hpsearch.ship.lint.ray_objects import RayJob
+from hpsearch.ship.lint.references import of_pod
+from hpsearch.ship.lint.rulebook import Rulebook
+from hpsearch.ship.lint.scene import Placed, Scene, near
+from hpsearch.ship.lint.shape import dig, mapping, maps, text, walked, whole
+from hpsearch.spec.model import Spec
+
+CONFLICTS: Rulebook[Scene] = Rulebook("conflict", "this project's rules for objects together")
+_IMAGE = re.compile(r"([\w.-]+(?::\d+)?(?:/[\w.-]+)*)(?::([\w.-]+))?@(sha256:[0-9a-f]{64})")
+
+
+@CONFLICTS.rule(
+    "twice",
+    "No two objects of a kind have one name in one namespace.",
+    "rename one, or remove it",
+    source="Kubernetes, names",
+)
+def twice(scene: Scene) -> Iterator[Placed]:
+    seen: dict[tuple[str, str, str, str], Manifest] = {}
+    for each in scene.manifests:
+        if not text(each.value, "metadata", "name"):
+            continue
+        key = (each.group, each.kind, each.namespace, each.name)
+        if key in seen:
+            first = seen[key]
+            said = f"{each.kind} {each.name} is there already: {first.file}:{first.line(('kind',))}"
+            yield Placed(each, ("metadata", "name"), said)
+        seen.setdefault(key, each)
+
+
+@CONFLICTS.rule(
+    "job-name",
+    "A RayJob is not called like a Job: its submitter's Job takes exactly the RayJob's name, the operator finds the "
+    "other one, never submits, and both wait for ever.",
+    "append -r to the RayJob's name",
+    source="trap: RayJob named like the launcher's Job",
+)
+def job_name(scene: Scene) -> Iterator[Placed]:
+    for job in scene.of("RayJob", "ray.io"):
+        if scene.find("Job", job.name, job.namespace, "batch"):
+            yield Placed(job, ("metadata", "name"), f"a Job is called {job.name} too")
+        for cron in scene.of("CronJob", "batch"):
+            ticks = re.compile(re.escape(cron.name) + r"-\d{8,}")
+            if near(cron.namespace, job.namespace) and ticks.fullmatch(job.name):
+                yield Placed(job, ("metadata", "name"), f"called like a tick of the CronJob {cron.name}")
+
+
+@CONFLICTS.rule(
+    "stale-image",
+    "What a text says of an image is the image that runs: nothing rewrites digests inside of texts.",
+    "let the launcher read the image from its own Job, and remove it from the text",
+    source="trap: a stale digest beside a new one",
+)
+def stale_image(scene: Scene) -> Iterator[Placed]:
+    running = {}
+    for pod in scene.pods:
+        for container in pod.containers:
+            if found := _IMAGE.fullmatch(text(container.value, "image")):
+                running.setdefault(found[1], set()).add(found[3])
+    for manifest, path, given in _texts(scene):
+        for found in _IMAGE.finditer(given):
+            known = running.get(found[1], set())
+            if known and found[3] not in known:
+                said = f"the text names {found[1]}@{found[3][:19]}..., and pods of these files run {_short(known)}"
+                yield Placed(manifest, path, said)
+
+
+def _short(digests: set[str]) -> str:
+    return ", ".join(f"{digest[:19]}..." for digest in sorted(digests))
+
+
+def _texts(scene: Scene) -> Iterator[tuple[Manifest, Path, str]]:
+    """Texts that may name an image without anybody knowing: ConfigMaps, variables, words, annotations."""
+    for manifest in scene.of("ConfigMap"):
+        for path, value in walked(mapping(manifest.value, "data"), ("data",)):
+            if isinstance(value, str):
+                yield manifest, path, value
+    for pod in scene.pods:
+        for container in pod.containers:
+            for place, entry in maps(container.value, "env"):
+                yield pod.manifest, (*container.path, "env", place, "value"), text(entry, "value")
+            for name in ("command", "args"):
+                for path, value in walked(container.value.get(name), (*container.path, name)):
+                    if isinstance(value, str):
+                        yield pod.manifest, path, value
+
+
+@CONFLICTS.rule(
+    "two-digests",
+    "One image has one digest in all files.",
+    "set it in one place: `images:` of the overlay",
+    source="trap: a stale digest beside a new one",
+)
+def two_digests(scene: Scene) -> Iterator[Placed]:
+    first: dict[str, tuple[str, Pod]] = {}
+    for pod in scene.pods:
+        for container in pod.containers:
+            found = _IMAGE.fullmatch(text(container.value, "image"))
+            if not found or container.added:
+                continue
+            digest, before = first.setdefault(found[1], (found[3], pod))
+            # Within one object the rules about its own pods say it.
+            if digest != found[3] and before.manifest is not pod.manifest:
+                said = (
+                    f"{found[1]} is {found[3][:19]}... here and {digest[:19]}... in {before.manifest.subject}"
+                )
+                yield Placed(pod.manifest, (*container.path, "image"), said)
+
+
+@CONFLICTS.rule(
+    "account-token",
+    "A pod with a token of the API server has an account with rights; all others have none.",
+    "set automountServiceAccountToken: false, or bind a Role to the account",
+    level=Level.WARNING,
+)
+def account_token(scene: Scene) -> Iterator[Placed]:
+    rbac = "rbac.authorization.k8s.io"
+    bindings = [*scene.of("RoleBinding", rbac), *scene.of("ClusterRoleBinding", rbac)]
+    bound = {text(s, "name") for each in bindings for _, s in maps(each.value, "subjects")}
+    for pod in scene.pods:
+        account = text(pod.spec, "serviceAccountName")
+        if (
+            pod.spec.get("automountServiceAccountToken") is True
+            and account
+            and bindings
+            and account not in bound
+        ):
+            path = (*pod.path, "automountServiceAccountToken")
+            yield Placed(
+                pod.manifest, path, f"a token for the account {account}, which has no rights in these files"
+            )
+
+
+@CONFLICTS.rule(
+    "fit",
+    "A trial of the sweep fits some worker, and all that may run at once fit all workers.",
+    "lower resources or maxParallelTrials of the sweep, or enlarge a worker group",
+    source="trap: pods wait for workers without end",
+)
+def fits(scene: Scene) -> Iterator[Placed]:
+    for job, spec in _sweeps(scene):
+        groups = list(_groups(job))
+        if not groups or len(groups) != len(job.cluster.groups if job.cluster else ()):
+            continue  # what is wrong with them is said elsewhere
+        try:
+            fit.check(spec, groups)
+        except HpsearchError as error:
+            path = (*job.base, "rayClusterSpec", "workerGroupSpecs")
+            yield Placed(job.manifest, path, error.message, remedy=error.hint)
+
+
+@CONFLICTS.rule(
+    "sweep-deadline",
+    f"The job's deadline comes {DEADLINE_SLACK} s or more after the sweep's own, which alone ends it in order.",
+    "raise activeDeadlineSeconds, or lower the sweep's studyTimeout",
+    source="trap: deadline passes, GPUs go on burning",
+)
+def sweep_deadline(scene: Scene) -> Iterator[Placed]:
+    for job, spec in _sweeps(scene):
+        given, own = whole(job.spec, "activeDeadlineSeconds"), spec.limits.study_timeout
+        found = re.search(r"--deadline[ =](\d+)", " ".join(job.words))
+        own = float(found[1]) if found else own
+        path = (*job.base, "activeDeadlineSeconds")
+        if given is None:
+            continue
+        if own is None:
+            said = "the sweep has no deadline of its own, and the job's stops no Ray job"
+            yield Placed(
+                job.manifest, path, said, Level.WARNING, "set studyTimeout in the sweep, or --deadline"
+            )
+        elif given < own + DEADLINE_SLACK:
+            yield Placed(job.manifest, path, f"{given} s, and the sweep's own deadline is {own:.0f} s")
+
+
+def _sweeps(scene: Scene) -> Iterator[tuple[RayJob, Spec]]:
+    """The sweeps of jobs whose file is here: a ConfigMap that the head mounts where the entrypoint reads."""
+    for job in scene.jobs:
+        if not job.runs_sweep or len(job.words) < 3:
+            continue
+        head = next((p for p in scene.pods if p.manifest is job.manifest and p.role == "head"), None)
+        if head is not None and (given := _mounted(scene, head, FilePath(job.words[2]))) is not None:
+            spec = _spec(given)
+            if spec is not None:
+                yield job, spec
+
+
+def _mounted(scene: Scene, pod: Pod, file: FilePath) -> str | None:
+    volumes = {text(v, "name"): v for _, v in maps(pod.spec, "volumes")}
+    for _, mount in maps(pod.main, "volumeMounts"):
+        if text(mount, "mountPath").rstrip("/") == str(file.parent):
+            name = text(volumes.get(text(mount, "name")), "configMap", "name")
+            found = scene.find("ConfigMap", name, pod.manifest.namespace) if name else None
+            given = dig(found.value, "data", file.name) if found else None
+            return given if isinstance(given, str) else None
+    return None
+
+
+def _spec(given: str) -> Spec | None:
+    from hpsearch.spec.reading import parse
+
+    return parse(given).spec
+
+
+def _groups(job: RayJob) -> Iterator[Group]:
+    """The worker groups as the model that renders knows them; those that it cannot hold are left out."""
+    for _, group in job.cluster.groups if job.cluster else ():
+        limits = mapping(group, "template", "spec", "containers", 0, "resources", "limits")
+        cpus, memory = quantity(limits.get("cpu")), quantity(limits.get("memory"))
+        gpus = next((quantity(value) for key, value in limits.items() if key.endswith("/gpu")), 0)
+        most = whole(group, "maxReplicas") or 0
+        given: dict[str, Any] = {"name": text(group, "groupName"), "cpus": cpus, "memory": int(memory or 0)}
+        try:
+            yield Group(gpus=int(gpus or 0), max_replicas=most, **given)
+        except ValueError:
+            continue
+
+
+@CONFLICTS.rule(
+    "launcher-account",
+    "The launcher has an account with rights on RayJobs.",
+    "set serviceAccountName: hpsearch-launch",
+)
+def launcher_account(scene: Scene) -> Iterator[Placed]:
+    for pod in scene.pods:
+        if launches(pod.manifest) and not text(pod.spec, "serviceAccountName"):
+            yield Placed(
+                pod.manifest, (*pod.path, "serviceAccountName"), "a launcher without an account of its own"
+            )
+
+
+@CONFLICTS.rule(
+    "unread-config",
+    "A sweep's file is mounted where its job reads it.",
+    "mount the ConfigMap where the entrypoint's FILE is",
+)
+def unread_config(scene: Scene) -> Iterator[Placed]:
+    for job in scene.jobs:
+        if not job.runs_sweep or len(job.words) < 3 or not job.words[2].startswith("/"):
+            continue
+        for pod in (p for p in scene.pods if p.manifest is job.manifest and p.role == "head"):
+            file = FilePath(job.words[2])
+            names = {r.name for r in of_pod(pod) if r.kind == "ConfigMap"}
+            given = _mounted(scene, pod, file)
+            there = any(scene.find("ConfigMap", name, job.manifest.namespace) for name in names)
+            if given is None and there:
+                yield Placed(
+                    job.manifest, (*job.base, "entrypoint"), f"no ConfigMap of these files is at {file}"
+                )

@@ -1,0 +1,255 @@
+"""Selectors of budgets, policies and services: which of the pods in the files they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hpsearch.ship.lint.finding import Level, Path
+from hpsearch.ship.lint.manifest import Manifest
+from hpsearch.ship.lint.pods import HEAD, RAY_ROLES, Pod
+from hpsearch.ship.lint.rulebook import Rulebook
+from hpsearch.ship.lint.scene import Placed, Scene, near
+from hpsearch.ship.lint.shape import dig, mapping, maps, sequence, text, texts
+
+SELECTORS: Rulebook[Scene] = Rulebook("selector", "Kubernetes, label selectors")
+# Labels whose values only the operator knows.
+UNKNOWN = ("ray.io/cluster", "ray.io/identifier")
+# Labels that tell one sweep's pods from those of all others.
+OF_ONE = ("hpsearch/rayjob", "app.kubernetes.io/instance", "ray.io/originated-from-cr-name", "ray.io/cluster")
+OPERATED = ("ray.io/", "batch.kubernetes.io/", "job-name")
+
+
+def matches(selector: Any, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector means a pod with these labels. An empty one means all."""
+    for key, value in mapping(selector, "matchLabels").items():
+        if key not in UNKNOWN and labels.get(key) != value:
+            return False
+    for _, wanted in maps(selector, "matchExpressions"):
+        key, values = text(wanted, "key"), texts(wanted, "values")
+        held = {
+            "In": labels.get(key) in values,
+            "NotIn": labels.get(key) not in values,
+            "Exists": key in labels,
+            "DoesNotExist": key not in labels,
+        }
+        if key not in UNKNOWN and not held.get(text(wanted, "operator"), False):
+            return False
+    return True
+
+
+def keys(selector: Any) -> list[str]:
+    """The labels that a selector asks for."""
+    return [
+        *mapping(selector, "matchLabels"),
+        *(text(each, "key") for _, each in maps(selector, "matchExpressions")),
+    ]
+
+
+def _chosen(scene: Scene, manifest: Manifest, selector: Any) -> list[Pod]:
+    return [
+        pod
+        for pod in scene.pods
+        if near(pod.manifest.namespace, manifest.namespace) and matches(selector, pod.labels)
+    ]
+
+
+def _judged(scene: Scene, selector: Any) -> bool:
+    """Whether the files show the pods that a selector may mean: Ray's pods are often started later."""
+    named = keys(selector)
+    operated = any(key.startswith(OPERATED) or key in OF_ONE for key in named)
+    if operated:
+        return any(pod.role in RAY_ROLES for pod in scene.pods)
+    return bool(scene.pods)
+
+
+@SELECTORS.rule(
+    "nothing", "A budget, policy or service selects some pod.", "correct the labels", level=Level.WARNING
+)
+def nothing(scene: Scene) -> Iterator[Placed]:
+    for manifest, path, selector in _selecting(scene):
+        if keys(selector) and _judged(scene, selector) and not _chosen(scene, manifest, selector):
+            wanted = ", ".join(keys(selector))
+            yield Placed(manifest, path, f"no pod in these files has what is asked for by {wanted}")
+
+
+def _selecting(scene: Scene) -> Iterator[tuple[Manifest, Path, Any]]:
+    for each in scene.of("PodDisruptionBudget", "policy"):
+        yield each, ("spec", "selector"), dig(each.value, "spec", "selector")
+    for each in scene.of("NetworkPolicy", "networking.k8s.io"):
+        yield each, ("spec", "podSelector"), dig(each.value, "spec", "podSelector")
+    for each in scene.of("Service"):
+        yield each, ("spec", "selector"), {"matchLabels": mapping(each.value, "spec", "selector")}
+
+
+@SELECTORS.rule(
+    "template",
+    "A workload selects the pods of its own template.",
+    "let selector.matchLabels be among the template's labels",
+    source="Kubernetes, validation of workloads",
+)
+def template(scene: Scene) -> Iterator[Placed]:
+    for pod in scene.pods:
+        manifest = pod.manifest
+        selector = dig(manifest.value, "spec", "selector")
+        if manifest.group == "apps" and isinstance(selector, dict) and not matches(selector, pod.labels):
+            yield Placed(manifest, ("spec", "selector"), "the selector does not mean the template's own pods")
+
+
+@SELECTORS.rule(
+    "budget-amount",
+    "A budget for Ray's pods says minAvailable as a whole number: a custom controller's pods allow nothing else.",
+    "write minAvailable: 1",
+    source="Kubernetes, PodDisruptionBudget: arbitrary controllers",
+)
+def budget_amount(scene: Scene) -> Iterator[Placed]:
+    for each in scene.of("PodDisruptionBudget", "policy"):
+        if not _of_ray(scene, each):
+            continue
+        spec = mapping(each.value, "spec")
+        for name in ("minAvailable", "maxUnavailable"):
+            given = spec.get(name)
+            if given is not None and (name == "maxUnavailable" or not isinstance(given, int)):
+                yield Placed(
+                    each, ("spec", name), f"{name} {given} for pods of a custom controller protects nothing"
+                )
+
+
+def _of_ray(scene: Scene, budget: Manifest) -> bool:
+    selector = dig(budget.value, "spec", "selector")
+    by_label = any(key.startswith("ray.io/") for key in keys(selector))
+    return by_label or any(
+        pod.role in RAY_ROLES for pod in _chosen(scene, budget, selector) if keys(selector)
+    )
+
+
+@SELECTORS.rule(
+    "budget-shared",
+    "Each sweep's head has a budget of its own: a shared one lets all heads but one be evicted.",
+    "add a label of the one sweep to the selector",
+)
+def budget_shared(scene: Scene) -> Iterator[Placed]:
+    for each in scene.of("PodDisruptionBudget", "policy"):
+        selector = dig(each.value, "spec", "selector")
+        if _of_ray(scene, each) and not set(keys(selector)) & set(OF_ONE):
+            yield Placed(each, ("spec", "selector"), "one budget for the heads of all sweeps")
+
+
+@SELECTORS.rule(
+    "budget-head",
+    "A job's head is protected from drains: its loss costs the whole cluster.",
+    "add a PodDisruptionBudget with minAvailable: 1 that selects the head",
+    level=Level.WARNING,
+)
+def budget_head(scene: Scene) -> Iterator[Placed]:
+    budgets = list(scene.of("PodDisruptionBudget", "policy"))
+    for pod in scene.pods:
+        if pod.role != HEAD or pod.manifest.kind != "RayJob":
+            continue
+        mine = [b for b in budgets if near(b.namespace, pod.manifest.namespace)]
+        selectors = [dig(b.value, "spec", "selector") for b in mine]
+        if not any(keys(selector) and matches(selector, pod.labels) for selector in selectors):
+            yield Placed(pod.manifest, ("metadata", "name"), "no PodDisruptionBudget protects the head")
+
+
+NETWORK: Rulebook[Scene] = Rulebook("network", "this project's security rules")
+
+
+def _denies(policy: Manifest, direction: str) -> bool:
+    """Whether a policy takes a direction from all pods of its namespace and gives nothing back."""
+    spec = mapping(policy.value, "spec")
+    types = texts(spec, "policyTypes") or ["Ingress"] + ["Egress"] * ("egress" in spec)
+    return not keys(spec.get("podSelector")) and direction in types and not sequence(spec, direction.lower())
+
+
+@NETWORK.rule(
+    "default-deny",
+    "A namespace of ours denies all traffic that no policy allows, both ways.",
+    "add a NetworkPolicy with podSelector: {} and policyTypes: [Ingress, Egress]",
+)
+def default_deny(scene: Scene) -> Iterator[Placed]:
+    for namespace in scene.of("Namespace"):
+        policies = [
+            p for p in scene.of("NetworkPolicy", "networking.k8s.io") if near(p.namespace, namespace.name)
+        ]
+        pods = [p for p in scene.pods if near(p.manifest.namespace, namespace.name)]
+        missing = [way for way in ("Ingress", "Egress") if not any(_denies(p, way) for p in policies)]
+        if pods and missing:
+            said = f"nothing denies {' and '.join(missing).lower()} in the namespace {namespace.name}"
+            yield Placed(namespace, ("metadata", "name"), said)
+
+
+@NETWORK.rule(
+    "dns",
+    "Where egress is denied DNS is allowed: without it workers never find the head.",
+    "allow UDP and TCP 53 to the namespace kube-system",
+)
+def dns(scene: Scene) -> Iterator[Placed]:
+    policies = list(scene.of("NetworkPolicy", "networking.k8s.io"))
+    for denying in policies:
+        if not _denies(denying, "Egress"):
+            continue
+        mine = [p for p in policies if near(p.namespace, denying.namespace)]
+        if not any(_lets(rule, 53) for p in mine for _, rule in maps(p.value, "spec", "egress")):
+            yield Placed(denying, ("spec", "policyTypes"), "no policy of these files lets DNS out")
+
+
+def _lets(rule: dict[str, Any], port: int) -> bool:
+    listed = [each.get("port") for _, each in maps(rule, "ports")]
+    return not listed or port in listed
+
+
+@NETWORK.rule(
+    "ray",
+    "Where traffic is denied Ray's pods may speak to each other, both ways.",
+    "allow podSelector ray.io/node-type Exists among themselves, without ports",
+)
+def ray(scene: Scene) -> Iterator[Placed]:
+    policies = list(scene.of("NetworkPolicy", "networking.k8s.io"))
+    labels = {"ray.io/node-type": "worker", "ray.io/is-ray-node": "yes"}
+    heads = [pod.labels for pod in scene.pods if pod.role in RAY_ROLES[:2]] or [labels]
+    if not _has_sweeps(scene):
+        return
+    for way, peers in (("Ingress", "from"), ("Egress", "to")):
+        for denying in (p for p in policies if _denies(p, way)):
+            mine = [p for p in policies if near(p.namespace, denying.namespace)]
+            rules = [
+                rule
+                for policy in mine
+                if any(matches(dig(policy.value, "spec", "podSelector"), each) for each in heads)
+                for _, rule in maps(policy.value, "spec", way.lower())
+            ]
+            if not any(_among(rule, peers, heads) for rule in rules):
+                said = f"no policy of these files lets Ray's pods speak to each other ({way.lower()})"
+                yield Placed(denying, ("spec", "policyTypes"), said)
+
+
+def _has_sweeps(scene: Scene) -> bool:
+    if any(pod.role in RAY_ROLES for pod in scene.pods):
+        return True
+    return any("launch" in text(m.value, "metadata", "name") for m in scene.of("CronJob", "batch"))
+
+
+def _among(rule: dict[str, Any], peers: str, heads: list[dict[str, str]]) -> bool:
+    if not sequence(rule, peers):
+        return True
+    for _, peer in maps(rule, peers):
+        chosen = peer.get("podSelector")
+        if chosen is not None and any(matches(chosen, each) for each in heads):
+            return True
+    return False
+
+
+@NETWORK.rule(
+    "quota",
+    "A namespace of ours has a quota and limits of its own.",
+    "add a ResourceQuota (count/rayjobs.ray.io, pods, CPU, memory) and a LimitRange",
+    level=Level.ERROR,
+)
+def quota(scene: Scene) -> Iterator[Placed]:
+    for namespace in scene.of("Namespace"):
+        if not any(near(p.manifest.namespace, namespace.name) for p in scene.pods):
+            continue
+        for kind in ("ResourceQuota", "LimitRange"):
+            if not any(near(each.namespace, namespace.name) for each in scene.of(kind)):
+                yield Placed(namespace, ("metadata", "name"), f"the namespace {namespace.name} has no {kind}")
