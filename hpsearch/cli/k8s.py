@@ -1,4 +1,4 @@
-"""Commands about Kubernetes manifests: k8s render."""
+"""Commands about Kubernetes manifests: k8s render; k8s validate has a file of its own."""
 
 from __future__ import annotations
 

@@ -129,6 +129,8 @@ def _job(wanted: Timetable, labels: dict[str, str]) -> Object:
                         "operator": "In",
                         "values": list(FINAL_CODES),
                     },
+                    # Empty: the schemas of Kubernetes before 1.30 demand the field.
+                    "onPodConditions": [],
                 },
             ]
         },

@@ -86,17 +86,27 @@ def _of_volume(volume: dict[str, Any], base: Path) -> Iterator[Reference]:
 
 @REFERENCES.rule("pod", "What a pod names is in the files, or made outside of them.", REMEDY)
 def pod(scene: Scene) -> Iterator[Placed]:
+    generated = set(_generated(scene))
     for each in scene.pods:
         made = _made_by_operator(each)
         for reference in of_pod(each):
             if reference.optional or (reference.kind, reference.name) in _THERE or reference.name in made:
                 continue
             found = scene.find(reference.kind, reference.name, each.manifest.namespace)
+            if found is None and (reference.kind, reference.name) in generated:
+                continue
             if found is None:
                 yield _missing(scene, each, reference)
             elif reference.key and reference.kind == "ConfigMap" and not _has(found, reference.key):
                 said = f"the ConfigMap {reference.name} has no key {reference.key!r}"
                 yield Placed(each.manifest, reference.path, said, remedy="correct the key")
+
+
+def _generated(scene: Scene) -> Iterator[tuple[str, str]]:
+    """What kustomizations among the files will make."""
+    for manifest in (each for each in scene.manifests if each.group == "kustomize.config.k8s.io"):
+        for field_name, kind in (("configMapGenerator", "ConfigMap"), ("secretGenerator", "Secret")):
+            yield from ((kind, text(each, "name")) for _, each in maps(manifest.value, field_name))
 
 
 def _made_by_operator(pod: Pod) -> set[str]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hpsearch.ship.job import Group, Job, Platform, Sweep
+from hpsearch.ship.lint.cron_rules import launches
+from hpsearch.ship.lint.document import Document
 from hpsearch.ship.lint.finding import Level, Path
 from hpsearch.ship.lint.manifest import Manifest
-from hpsearch.ship.lint.pods import HEAD, RAY_ROLES, Pod
+from hpsearch.ship.lint.pods import HEAD, RAY_ROLES, Pod, pods_of
+from hpsearch.ship.lint.ray_objects import job_of
 from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.scene import Placed, Scene, near
 from hpsearch.ship.lint.shape import dig, mapping, maps, sequence, text, texts
+from hpsearch.ship.render import ray_job
 
 SELECTORS: Rulebook[Scene] = Rulebook("selector", "Kubernetes, label selectors")
 # Labels whose values only the operator knows.
@@ -54,13 +60,38 @@ def _chosen(scene: Scene, manifest: Manifest, selector: Any) -> list[Pod]:
     ]
 
 
+def _means_later(scene: Scene, selector: Any) -> bool:
+    """Whether a selector means pods of sweeps that are launched later, by a CronJob of these files."""
+    if not any(launches(manifest) for manifest in scene.of("CronJob", "batch")):
+        return False
+    return any(matches(selector, labels) for labels in launched())
+
+
+@functools.cache
+def launched() -> tuple[dict[str, str], ...]:
+    """The labels of the pods of a launched sweep, without those that tell sweeps apart."""
+    group = Group(name="workers", max_replicas=1)
+    platform = Platform(image=f"hpsearch@sha256:{'0' * 64}", groups=(group,))
+    job = Job(
+        name="sweep",
+        study="sweep",
+        sweep=Sweep(text=""),
+        sweep_name="sweep",
+        platform=platform,
+        ray_version="2.60.0",
+        deadline=3600,
+    )
+    manifest = Manifest("", Document(), ray_job(job))
+    whole = job_of(manifest, manifest.value, frozenset())
+    pods = pods_of(manifest, whole, whole.cluster if whole else None)
+    return tuple({key: value for key, value in pod.labels.items() if key not in OF_ONE} for pod in pods)
+
+
 def _judged(scene: Scene, selector: Any) -> bool:
     """Whether the files show the pods that a selector may mean: Ray's pods are often started later."""
-    named = keys(selector)
-    operated = any(key.startswith(OPERATED) or key in OF_ONE for key in named)
-    if operated:
+    if any(key.startswith(OPERATED) or key in OF_ONE for key in keys(selector)):
         return any(pod.role in RAY_ROLES for pod in scene.pods)
-    return bool(scene.pods)
+    return bool(scene.pods) and not _means_later(scene, selector)
 
 
 @SELECTORS.rule(
