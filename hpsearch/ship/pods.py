@@ -133,7 +133,7 @@ def head(job: Job) -> Object:
     volumes = [*_volumes(job, wanted), {"name": "sweep", "configMap": {"name": job.config_map}}]
     return {
         "metadata": {
-            "labels": labels(job),
+            "labels": _part(job, "head"),
             "annotations": {
                 "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
                 "karpenter.sh/do-not-disrupt": "true",
@@ -168,7 +168,7 @@ def worker(job: Job, group: Group) -> Object:
         spec["nodeSelector"] = dict(group.node_selector)
     if tolerations := _tolerations(group):
         spec["tolerations"] = tolerations
-    return {"metadata": {"labels": labels(job)}, "spec": spec}
+    return {"metadata": {"labels": _part(job, "worker")}, "spec": spec}
 
 
 def submitter(job: Job) -> Object:
@@ -195,7 +195,12 @@ def submitter(job: Job) -> Object:
     volumes = [scratch("tmp", 256 * Mi), scratch("home", 256 * Mi)]
     # It has nothing to keep: whoever comes next attaches to the job.
     spec = {**_no_token(), **_pod(container, volumes), "terminationGracePeriodSeconds": 30}
-    return {"metadata": {"labels": labels(job)}, "spec": spec}
+    return {"metadata": {"labels": _part(job, "submitter")}, "spec": spec}
+
+
+def _part(job: Job, part: str) -> dict[str, str]:
+    """The labels of a pod, which network policies go by."""
+    return labels(job) | {"app.kubernetes.io/component": part}
 
 
 def _told(job: Job) -> dict[str, str]:

@@ -1,0 +1,45 @@
+# One image for heads, workers, submitters, launchers and the MLflow server of k8s/components/mlflow-dev.
+#   docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t hpsearch .
+# With GPUs: --build-arg TORCH=cu130, or whichever build of torch your drivers take.
+ARG BASE=python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
+
+FROM ${BASE} AS build
+ARG TORCH=cpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+RUN python -m venv /opt/hpsearch
+COPY constraints.txt ./
+# First, so that nothing that needs torch picks another build of it.
+RUN /opt/hpsearch/bin/pip install --no-cache-dir --constraint constraints.txt \
+        --extra-index-url "https://download.pytorch.org/whl/${TORCH}" torch
+COPY pyproject.toml README.md LICENSE ./
+COPY hpsearch hpsearch
+# ray[default] has the agent that serves probes and jobs; mlflow[auth] the login of the MLflow server.
+RUN /opt/hpsearch/bin/pip install --no-cache-dir --constraint constraints.txt \
+        ".[examples,postgresql]" "ray[default]" "mlflow[auth]" && \
+    /opt/hpsearch/bin/pip uninstall --yes pip
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="hpsearch" \
+      org.opencontainers.image.description="Distributed hyperparameter search" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# What runs is what was built: nothing is installed later. A login shell has its own idea of PATH.
+RUN python -m pip uninstall --yes pip && \
+    useradd --uid 10001 --user-group --create-home --home-dir /home/hpsearch --shell /bin/bash hpsearch && \
+    echo "export PATH=/opt/hpsearch/bin:\$PATH" >/etc/profile.d/hpsearch.sh
+COPY --from=build /opt/hpsearch /opt/hpsearch
+ENV PATH=/opt/hpsearch/bin:$PATH \
+    HOME=/home/hpsearch \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
+    MLFLOW_DISABLE_TELEMETRY=true
+WORKDIR /home/hpsearch
+# By number: Kubernetes cannot tell whether a name is root.
+USER 10001:10001
+# The operator overrides it for Ray's own containers.
+ENTRYPOINT ["hpsearch"]
