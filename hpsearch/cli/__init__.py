@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from hpsearch import faults
-from hpsearch.cli import asking, k8s, k8s_validate, running, store, upkeep
+from hpsearch.cli import asking, k8s, k8s_validate, launching, running, scheduling, store, upkeep
 from hpsearch.errors import HpsearchError, Interrupted
 from hpsearch.redaction import redact
 from hpsearch.run.contract import UMASK
@@ -50,6 +50,7 @@ app.command()(running.check)
 app.command()(running.run)
 app.command()(running.resume)
 app.command()(running.stop)
+app.command()(scheduling.schedule)
 app.command(name="list")(asking.list_studies)
 app.command()(asking.show)
 app.command()(asking.trials)
@@ -58,6 +59,7 @@ app.command()(asking.schema)
 app.command()(asking.ui)
 app.command()(upkeep.sync)
 app.command()(upkeep.reconcile)
+app.command()(launching.launch)
 app.add_typer(store.app)
 k8s.app.command()(k8s_validate.validate)
 app.add_typer(k8s.app)

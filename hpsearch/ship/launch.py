@@ -43,17 +43,11 @@ class Wanted:
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Launched:
-    """What became of a launch."""
-
-    outcome: Outcome
-    own: OwnJob
-    job: Job
-
-
 class Launcher:
-    """One launch. `prepare` makes the job from the launcher's own Job; `say` gets lines for people."""
+    """One launch. `prepare` makes the job from the launcher's own Job; `say` gets lines for people.
+
+    `own` and `job` are there as soon as they are known, also for whoever is interrupted.
+    """
 
     def __init__(
         self,
@@ -66,19 +60,21 @@ class Launcher:
         self._client, self._clock = client, client.clock
         self._prepare, self._wanted, self._say, self._wall = prepare, wanted, say, wall
         self._until = float("inf")
+        self.own: OwnJob | None = None
+        self.job: Job | None = None
 
-    def launch(self, job_name: str) -> Launched:
+    def launch(self, job_name: str) -> Outcome:
         """Start the sweep of a Job, or find it started, and wait for its end if that is wanted.
 
         Raises UsageError for what is refused, StudyBusy for an overlap outside of a schedule, and
         ServiceUnavailable when the server is silent.
         """
-        own = own_job(self._client.get(self._path("Job", job_name)))
+        self.own = own = own_job(self._client.get(self._path("Job", job_name)))
         if self._wanted.timeout is not None:
             age = max(0.0, self._wall() - own.created.timestamp())
             self._until = self._clock.now() + self._wanted.timeout - age
-        job = self._prepare(own)
-        return Launched(self._run(own, job), own, job)
+        self.job = job = self._prepare(own)
+        return self._run(own, job)
 
     def _run(self, own: OwnJob, job: Job) -> Outcome:
         objects = {each["kind"]: each for each in render(job)}

@@ -155,6 +155,10 @@ class Console:
         if not self._quiet:
             self._line(text)
 
+    def note(self, text: str) -> None:
+        """One line on how it goes, on stderr, beside an answer that is still to come."""
+        self._print(self._err, self._redact(text), "")
+
     def checked(self, reading: Reading) -> None:
         """What a file says, if it is valid, after its problems."""
         self.problems(reading.file, reading.errors, reading.warnings)

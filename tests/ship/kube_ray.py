@@ -101,13 +101,14 @@ class PlayedPods:
     """Pods that run until they are deleted; one of a submitter submits, and ends with its job.
 
     `pending`: parts of the names of pods that find no node. `ends`: how pods end, by parts of their names.
-    `log`: the names of those that were started and stopped.
+    `failing`: so many submitters fail before one submits. `log`: who was started and stopped.
     """
 
     ray: PlayedRay
     clusters: Any = None  # the operator's way from a submitter's pod to its cluster
     pending: set[str] = field(default_factory=set)
     ends: dict[str, str] = field(default_factory=dict)
+    failing: int = 0
     log: list[str] = field(default_factory=list)
 
     def started(self, pod: Json) -> None:
@@ -129,6 +130,9 @@ class PlayedPods:
 
     def _submitter(self, pod: Json, job_id: str) -> str:
         """It polls, attaches or submits, and ends only with the job."""
+        if self.failing:
+            self.failing -= 1
+            return "Failed"
         cluster = self.clusters(pod)
         if cluster is None:
             return "Running"

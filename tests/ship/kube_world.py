@@ -39,39 +39,14 @@ hpsearch: {maxSteps: 20, measureEvery: 10}
 """
 
 
-_RULES = (
-    ("ray.io", "rayjobs", ["create", "get", "list", "watch"]),
-    ("", "configmaps", ["create", "get"]),
-    ("policy", "poddisruptionbudgets", ["create", "get"]),
-    ("batch", "jobs", ["get"]),
-)
-
-
 def our_role() -> list[Json]:
     """The launcher's account, role and binding, as the manifests have them."""
     import yaml
 
-    if not BASE.exists():
-        rbac = "rbac.authorization.k8s.io"
-        named = {"metadata": {"name": ACCOUNT}}
-        rules = [{"apiGroups": [g], "resources": [r], "verbs": verbs} for g, r, verbs in _RULES]
-        subjects = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": SPACE}]
-        ref = {"kind": "Role", "name": ACCOUNT, "apiGroup": rbac}
-        return [
-            {"apiVersion": "v1", "kind": "ServiceAccount", **named},
-            {"apiVersion": f"{rbac}/v1", "kind": "Role", **named, "rules": rules},
-            {
-                "apiVersion": f"{rbac}/v1",
-                "kind": "RoleBinding",
-                **named,
-                "roleRef": ref,
-                "subjects": subjects,
-            },
-        ]
-    found = [each for path in sorted(BASE.glob("*.yaml")) for each in yaml.safe_load_all(path.read_text())]
-    wanted = ("ServiceAccount", "Role", "RoleBinding")
-    role = [o for o in found if o and o["kind"] in wanted and o["metadata"]["name"] == ACCOUNT]
-    assert [o["kind"] for o in role].count("Role") == 1, f"no role {ACCOUNT} in {BASE}"
+    texts = [(BASE / name).read_text(encoding="utf-8") for name in ("accounts.yaml", "roles.yaml")]
+    found = [each for text in texts for each in yaml.safe_load_all(text)]
+    role = [each for each in found if each["metadata"]["name"] == ACCOUNT]
+    assert [each["kind"] for each in role] == ["ServiceAccount", "Role", "RoleBinding"]
     return role
 
 

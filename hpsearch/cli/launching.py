@@ -1,0 +1,248 @@
+"""The command of a launcher's pod: launch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpsearch.cli import options, shipping
+from hpsearch.cli.options import File
+from hpsearch.errors import HpsearchError, Interrupted
+from hpsearch.redaction import redact
+from hpsearch.run.signals import heard_signals
+from hpsearch.ship.choices import Overlap, Profile, Submitter
+
+if TYPE_CHECKING:
+    from hpsearch.ship.job import Job
+    from hpsearch.ship.kuberay import Outcome
+    from hpsearch.ship.launch import Launcher, Wanted
+    from hpsearch.ship.making import Wishes
+    from hpsearch.ship.own_job import OwnJob
+    from hpsearch.show.console import Console
+    from hpsearch.spec.model import Spec
+
+# What errors are called in the outcome, by their exit codes.
+WORDS = {2: "refused", 69: "unreachable", 73: "busy", 75: "interrupted"}
+
+OwnName = Annotated[
+    str,
+    typer.Option("--job-name", metavar="JOB", help="The Kubernetes Job whose pod this is (downward API)."),
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Follow the RayJob, and leave with its sweep's exit code.")
+]
+WhatOfOthers = Annotated[
+    Overlap,
+    typer.Option(
+        "--overlap", help="While an earlier RayJob of the schedule runs: skip, wait, or replace it."
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="TIME",
+        parser=options.duration,
+        help="From the Job's creation until nobody waits any more, such as 8h: exit code 4.",
+    ),
+]
+Account = Annotated[
+    Path,
+    typer.Option(
+        "--service-account",
+        metavar="DIR",
+        envvar="HPSEARCH_SERVICE_ACCOUNT",
+        help="Where the pod's token, CA and namespace are mounted.",
+    ),
+]
+LastWord = Annotated[
+    Path,
+    typer.Option(
+        "--termination-log",
+        metavar="FILE",
+        envvar="HPSEARCH_TERMINATION_LOG",
+        help="Gets the outcome, if it exists.",
+    ),
+]
+
+
+def launch(
+    file: File,
+    job_name: OwnName,
+    wait: Wait = False,
+    overlap: WhatOfOthers = Overlap.SKIP,
+    timeout: Timeout = None,
+    study: shipping.StudyName = None,
+    profile: shipping.AfterTheEnd = Profile.SHUTDOWN,
+    submitter: shipping.Submits = Submitter.JOB,
+    kueue: shipping.Kueue = None,
+    kueue_priority: shipping.KueuePriority = None,
+    group: shipping.Groups = None,
+    head_cpus: shipping.HeadCpus = 2.0,
+    head_memory: shipping.HeadMemory = "8Gi",
+    claim: shipping.Volume = "hpsearch-studies",
+    store_secret: shipping.StoreSecret = None,
+    mlflow_secret: shipping.MlflowSecret = None,
+    tracking_uri: shipping.MlflowUri = None,
+    deadline: shipping.JobDeadline = None,
+    retries: shipping.Retries = 2,
+    service_account: Account = Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+    termination_log: LastWord = Path("/dev/termination-log"),
+) -> None:
+    """Create the RayJob of a sweep from inside of a cluster, or find it created, and follow it to its end.
+
+    For pods of a Job or CronJob: image, schedule and tick come from the pod's own Job, and the RayJob is
+    named JOB-r. Started again, it goes on where it was. The outcome is one JSON object on stdout and in the
+    termination message.
+
+    Exit codes: 0 succeeded or skipped; 2 refused or invalid; 3 failed, stopped or deleted; 4 a deadline or
+    --timeout; 69 the API server is silent; 73 an overlap outside of a schedule; 75 interrupted, which leaves
+    the RayJob running; a failed driver's own code where that is one of these.
+    """
+    # Signals are heard from here on: the imports alone take a second.
+    stop = _Stop()
+    with heard_signals(stop), options.console(True, patient=False) as console:
+        from hpsearch.ship.launch import Wanted
+        from hpsearch.ship.making import Wishes
+
+        wishes = Wishes(
+            image="",
+            study=study,
+            profile=profile,
+            submitter=submitter,
+            queue=kueue,
+            queue_priority=kueue_priority,
+            groups=tuple(group or ()),
+            head_cpus=head_cpus,
+            head_memory=head_memory,
+            claim=claim,
+            store_secret=store_secret,
+            mlflow_secret=mlflow_secret,
+            tracking_uri=tracking_uri,
+            deadline=deadline,
+            retries=retries,
+        )
+        told = _Told(console, termination_log, job_name)
+        try:
+            with stop.armed():
+                outcome = _launched(file, wishes, Wanted(wait, overlap, timeout), service_account, told)
+        except HpsearchError as error:
+            told.tell(_failed(error))
+            raise
+        told.tell(_ended(outcome))
+    raise typer.Exit(outcome.code)
+
+
+def _launched(file: Path, wishes: Wishes, wanted: Wanted, account: Path, told: _Told) -> Outcome:
+    """Launch, and follow to the end if that is wanted."""
+    from hpsearch.ship.api import Access, Client
+    from hpsearch.ship.launch import Launcher
+
+    spec = shipping.valid(file)
+    client = Client(Access.in_pod(os.environ, account))
+    told.launcher = Launcher(client, lambda own: _job(spec, wishes, own), wanted, told.console.note)
+    return told.launcher.launch(told.job_name)
+
+
+@dataclass(slots=True)
+class _Told:
+    """Tells the outcome, and what it was about as far as that was known."""
+
+    console: Console
+    log: Path
+    job_name: str
+    launcher: Launcher | None = None
+
+    def tell(self, first: dict[str, Any]) -> None:
+        """One JSON object, on stdout and in the termination message."""
+        from hpsearch.ship import termination
+
+        answer = first | _where(self.launcher, self.job_name)
+        termination.leave(self.log, answer)
+        self.console.json(answer)
+
+
+class _Stop:
+    """Takes the main thread out of whatever it waits for, once, while that is wanted."""
+
+    def __init__(self) -> None:
+        self._armed = False
+        self._reason = ""
+
+    def __call__(self, reason: str) -> None:
+        self._reason = reason
+        if self._armed:
+            self._armed = False
+            raise Interrupted(
+                f"{reason}; a RayJob that was created goes on", hint="the Job's next pod goes on with it"
+            )
+
+    @contextlib.contextmanager
+    def armed(self) -> Iterator[None]:
+        """Within it a signal is raised as Interrupted; one that came before, at once."""
+        self._armed = True
+        if self._reason:
+            self(self._reason)
+        try:
+            yield
+        finally:
+            self._armed = False
+
+
+def _job(spec: Spec, wishes: Wishes, own: OwnJob) -> Job:
+    """The job that a Job launches: a tick's study is named after its schedule and moment."""
+    from hpsearch.ship import making
+    from hpsearch.ship.job import Schedule
+    from hpsearch.ship.own_job import rayjob_name
+    from hpsearch.ship.tick import Tick, moment_text
+
+    schedule, study = None, wishes.study
+    if own.schedule:
+        schedule = Schedule(name=own.schedule, scheduled_time=moment_text(own.tick))
+        study = study or Tick(own.schedule, own.tick).study
+    name = rayjob_name(own.name)
+    return making.job(
+        spec, replace(wishes, image=own.image, namespace=own.namespace, name=name, study=study), schedule
+    )
+
+
+def _ended(outcome: Outcome) -> dict[str, Any]:
+    """The first fields of the answer."""
+    return {
+        "outcome": outcome.word,
+        "exit_code": outcome.code,
+        "reason": outcome.reason,
+        "message": outcome.message,
+        "hint": "",
+    }
+
+
+def _failed(error: HpsearchError) -> dict[str, Any]:
+    return {
+        "outcome": WORDS.get(error.exit_code, "error"),
+        "exit_code": error.exit_code,
+        "reason": type(error).__name__,
+        "message": redact(error.message),
+        "hint": redact(error.hint),
+    }
+
+
+def _where(launcher: Launcher | None, job_name: str) -> dict[str, Any]:
+    """What it was about, as far as that was known."""
+    own, job = (launcher.own, launcher.job) if launcher else (None, None)
+    schedule = job.schedule if job else None
+    return {
+        "job": job_name,
+        "namespace": own.namespace if own else None,
+        "rayjob": job.name if job else None,
+        "study": job.study if job else None,
+        "schedule": schedule.name if schedule else None,
+        "scheduled_time": schedule.scheduled_time if schedule else None,
+        "image": own.image if own else None,
+    }
