@@ -143,6 +143,10 @@ def stop(
     here: Annotated[
         bool, typer.Option("--here", help="Stop all that you run on this machine; none is no error.")
     ] = False,
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", metavar="NAME", help="Stop the tick of a schedule; none is no error."),
+    ] = None,
     home: Place = HOME,
     store: StoreUrl = None,
     within: Annotated[
@@ -151,15 +155,16 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Ask whoever runs a study on this machine to stop it in order; `resume` goes on from there."""
-    if here == (study is not None):
+    if (study is not None) + (schedule is not None) + here != 1:
         raise UsageError(
-            "stop takes the name of a study, or --here for all", hint="`hpsearch list` names the studies"
+            "stop takes the name of a study, a --schedule, or --here for all",
+            hint="`hpsearch list` names the studies",
         )
     with options.console(as_json) as console:
-        if study is None:
-            _stop_all(console, within, as_json)
-        else:
+        if study is not None:
             _stop(console, studies_of(home, store), study, within, as_json)
+        else:
+            _stop_all(console, schedule, studies_of(home, store), within, as_json)
 
 
 def _stop(console: Console, studies: Home, study: str, within: float, as_json: bool) -> None:
@@ -173,10 +178,15 @@ def _stop(console: Console, studies: Home, study: str, within: float, as_json: b
         console.told(f"study {name}: process {stopped.pid} stopped after {stopped.seconds:.1f} s")
 
 
-def _stop_all(console: Console, within: float, as_json: bool) -> None:
-    from hpsearch.run import here
+def _stop_all(console: Console, schedule: str | None, studies: Home, within: float, as_json: bool) -> None:
+    """Stop the ticks of a schedule, or all that run here; that there is none is what was wanted."""
+    from hpsearch.run import here, stopping
+    from hpsearch.ship.earlier import running
 
-    stopped = here.stop(within)
+    if schedule is None:
+        stopped = here.stop(within)
+    else:
+        stopped = [stopping.stop(studies, name, within) for name in running(studies, schedule)]
     if as_json:
         console.json({"stopped": [_told(each) for each in stopped]})
     for each in stopped:

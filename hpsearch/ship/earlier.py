@@ -1,4 +1,4 @@
-"""The tick before: of all studies of a home the last one of the same schedule that was completed."""
+"""The other ticks of a schedule: the last one that was completed, and those that run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,21 @@ def last_completed(home: Home, tick: Tick) -> History | None:
     return None
 
 
+def running(home: Home, schedule: str) -> list[str]:
+    """The studies of a schedule that a driver works on now."""
+    return [name for name, _ in _ticks(home, schedule) if home.is_owned(name)]
+
+
 def _earlier(home: Home, tick: Tick) -> Iterator[tuple[str, str]]:
     """The time and the name of each earlier tick."""
     now = moment_text(tick.time)
+    for name, time in _ticks(home, tick.schedule):
+        if time < now:
+            yield time, name
+
+
+def _ticks(home: Home, schedule: str) -> Iterator[tuple[str, str]]:
+    """The name and the time of each tick of a schedule that can be read."""
     for name in home.names():
         with suppress(HpsearchError):
             reader = home.reader(name)
@@ -39,6 +51,5 @@ def _earlier(home: Home, tick: Tick) -> Iterator[tuple[str, str]]:
                 tags = reader.tags()
             finally:
                 reader.close()
-            time = tags.get(SCHEDULED_TIME, "")
-            if tags.get(SCHEDULE) == tick.schedule and time < now:
-                yield time, name
+            if tags.get(SCHEDULE) == schedule:
+                yield name, tags.get(SCHEDULED_TIME, "")

@@ -200,7 +200,7 @@ first=${nodes[0]:?no nodes}
 address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$first" hostname -I | awk '{print $1; exit}')
 [ -n "$address" ] || again 75
 # Two jobs on one node must not meet.
-port=$((20000 + job % 4000 * 10))
+port=$((10000 + job % 2000 * 10))
 
 limits=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus=@GPUS@ --object-store-memory=268435456)
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$first" \
