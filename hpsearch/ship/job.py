@@ -28,6 +28,7 @@ MOST_GROUPS = 16
 LARGEST_SWEEP = 1 * Mi
 # Above the deadline of the sweep itself, so that this one never comes first (seconds).
 DEADLINE_SLACK = 300
+LEAST_HEAD = 4 * Gi
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _GROUP = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
@@ -124,8 +125,17 @@ class Head(Plain):
     """The pod of Ray's head and of the driver; no trial runs there."""
 
     cpus: float = Field(default=2.0, gt=0)
-    memory: int = Field(default=8 * Gi, ge=4 * Gi)
+    memory: int = Field(default=8 * Gi)
     ephemeral_storage: int = Field(default=10 * Gi, gt=0)
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> Self:
+        if self.memory < LEAST_HEAD:
+            raise ValueError(
+                f"the head has {self.memory / Gi:.3g}Gi of memory, and Ray's services, the driver and MLflow's "
+                f"client need {LEAST_HEAD / Gi:.3g}Gi at least, 8Gi for long sweeps"
+            )
+        return self
 
 
 class Group(Plain):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -38,6 +37,8 @@ DEADLINE = 24 * 3600
 MLFLOW = "http://mlflow:5000"
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(Mi|Gi|Ti)")
 _UNITS = {"Mi": Mi, "Gi": Gi, "Ti": 1024 * Gi}
+# What fields are called in a text.
+_WORDS = {"min_replicas": "min", "max_replicas": "max", "ephemeral_storage": "storage", "groups": "--group"}
 _KEYS = "cpus, memory, gpus, storage, min, max, priority, spot, node.LABEL, taint.KEY"
 
 
@@ -197,8 +198,10 @@ def _platform(spec: Spec, wishes: Wishes) -> Platform:
 def _refused(error: ValidationError, before: str = "") -> UsageError:
     """What pydantic refused, in one line, with the value and where it stands."""
     first = error.errors(include_url=False)[0]
-    words: Sequence[str] = [str(part) for part in first["loc"]]
+    words = [_WORDS.get(str(part), str(part)) for part in first["loc"]]
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] != "value_error":
-        message = f"{' '.join(words)}: {message}, got {first['input']!r}"
+    if first["type"] == "missing":
+        message = f"{' '.join(words)}= is missing"
+    elif first["type"] != "value_error":
+        message = f"{' '.join(words)}: {message}, got {redact(repr(first['input']), {})}"
     return UsageError(before + message, hint="see `hpsearch k8s render --help`")

@@ -1,0 +1,96 @@
+"""Jobs and manifests for tests: the README's sweep, and what Kubernetes' own schemas say of objects."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import yaml
+
+from hpsearch.ship import making, render
+from hpsearch.ship.job import Job
+from hpsearch.spec.model import Resources, Spec
+from hpsearch.spec.reading import read
+
+ROOT = Path(__file__).parents[2]
+SWEEP = ROOT / "search_spaces/auto_mpg.yaml"
+DIGEST = "sha256:" + "0" * 64
+IMAGE = f"registry.example/hpsearch@{DIGEST}"
+VERSIONS = ("1.28", "1.37")
+# Kinds that Kubernetes itself does not have.
+FOREIGN = ("ray.io/", "kueue.x-k8s.io/", "external-secrets.io/")
+Object = dict[str, Any]
+
+
+@functools.cache
+def sweep() -> Spec:
+    """The README's sweep; its name is that of the file alone, wherever tests run."""
+    spec = read(SWEEP).spec
+    assert spec
+    return replace(spec, source="search_spaces/auto_mpg.yaml")
+
+
+def asking(parallel: int = 2, **resources: Any) -> Spec:
+    """The same with other resources for a trial."""
+    return replace(sweep(), max_parallel_trials=parallel, resources=Resources(**resources))
+
+
+def wishes(**given: Any) -> making.Wishes:
+    return making.Wishes(**{"image": IMAGE, **given})
+
+
+def job(spec: Spec | None = None, **given: Any) -> Job:
+    return making.job(spec or sweep(), wishes(**given))
+
+
+def rendered(spec: Spec | None = None, **given: Any) -> dict[str, Object]:
+    """The objects of a job by kind."""
+    return {each["kind"]: each for each in render.render(job(spec, **given))}
+
+
+def built(place: Path) -> list[Object]:
+    """What kustomize makes of a directory."""
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(place)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if each]
+
+
+def conform(objects: Iterable[Object]) -> int:
+    """Hold objects of Kubernetes' own kinds against its schemas, strictly; how many there were."""
+    count = 0
+    for each in objects:
+        if each["apiVersion"].startswith(FOREIGN):
+            continue
+        for version in VERSIONS:
+            kubernetes_validate.validate(each, version, strict=True)
+        count += 1
+    return count
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All texts in an object, keys too."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            yield from texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from texts(each)
+    elif isinstance(value, str):
+        yield value
+
+
+def templates(rayjob: Object) -> dict[str, Object]:
+    """The pod templates of a RayJob by what they are for."""
+    spec = rayjob["spec"]
+    cluster = spec["rayClusterSpec"]
+    found = {"head": cluster["headGroupSpec"]["template"]}
+    found |= {group["groupName"]: group["template"] for group in cluster["workerGroupSpecs"]}
+    return found | ({"submitter": found_} if (found_ := spec.get("submitterPodTemplate")) else {})
