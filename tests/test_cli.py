@@ -369,7 +369,8 @@ def test_help_lists_the_commands_that_exist(hpsearch: Any) -> None:
     text = hpsearch("--help").out.partition("Commands:\n")[2]
     listed = [line.split()[0] for line in text.splitlines()]
     asking = ["list", "show", "trials", "best", "schema", "ui"]
-    assert listed == ["check", "run", "resume", "stop", *asking, "sync", "reconcile", "launch", "store", "k8s"]
+    shipping = ["launch", "schedule", "store", "k8s"]
+    assert listed == ["check", "run", "resume", "stop", *asking, "sync", "reconcile", *shipping]
 
 
 def test_version_is_that_of_the_package(hpsearch: Any) -> None:
