@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +19,10 @@ from hpsearch.run.signals import heard_signals
 from hpsearch.ship.choices import Overlap, Profile, Submitter
 
 if TYPE_CHECKING:
-    from hpsearch.ship.job import Job
     from hpsearch.ship.kuberay import Outcome
     from hpsearch.ship.launch import Launcher, Wanted
     from hpsearch.ship.making import Wishes
-    from hpsearch.ship.own_job import OwnJob
     from hpsearch.show.console import Console
-    from hpsearch.spec.model import Spec
 
 # What errors are called in the outcome, by their exit codes.
 WORDS = {2: "refused", 69: "unreachable", 73: "busy", 75: "interrupted"}
@@ -142,11 +139,11 @@ def launch(
 def _launched(file: Path, wishes: Wishes, wanted: Wanted, account: Path, told: _Told) -> Outcome:
     """Launch, and follow to the end if that is wanted."""
     from hpsearch.ship.api import Access, Client
-    from hpsearch.ship.launch import Launcher
+    from hpsearch.ship.launch import Launcher, job_of
 
     spec = shipping.valid(file)
     client = Client(Access.in_pod(os.environ, account))
-    told.launcher = Launcher(client, lambda own: _job(spec, wishes, own), wanted, told.console.note)
+    told.launcher = Launcher(client, lambda own: job_of(spec, wishes, own), wanted, told.console.note)
     return told.launcher.launch(told.job_name)
 
 
@@ -193,23 +190,6 @@ class _Stop:
             yield
         finally:
             self._armed = False
-
-
-def _job(spec: Spec, wishes: Wishes, own: OwnJob) -> Job:
-    """The job that a Job launches: a tick's study is named after its schedule and moment."""
-    from hpsearch.ship import making
-    from hpsearch.ship.job import Schedule
-    from hpsearch.ship.own_job import rayjob_name
-    from hpsearch.ship.tick import Tick, moment_text
-
-    schedule, study = None, wishes.study
-    if own.schedule:
-        schedule = Schedule(name=own.schedule, scheduled_time=moment_text(own.tick))
-        study = study or Tick(own.schedule, own.tick).study
-    name = rayjob_name(own.name)
-    return making.job(
-        spec, replace(wishes, image=own.image, namespace=own.namespace, name=name, study=study), schedule
-    )
 
 
 def _ended(outcome: Outcome) -> dict[str, Any]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpsearch.errors import StudyBusy, UsageError
-from hpsearch.ship import kuberay
+from hpsearch.ship import kuberay, making
 from hpsearch.ship.api import AlreadyThere, Client, Missing
 from hpsearch.ship.choices import Overlap
-from hpsearch.ship.job import Job
+from hpsearch.ship.job import Job, Schedule
 from hpsearch.ship.kuberay import Outcome
-from hpsearch.ship.own_job import OwnJob, own_job
+from hpsearch.ship.making import Wishes
+from hpsearch.ship.own_job import OwnJob, own_job, rayjob_name
 from hpsearch.ship.pods import SCHEDULE_LABEL
 from hpsearch.ship.render import render
+from hpsearch.ship.tick import Tick, moment_text
+from hpsearch.spec.model import Spec
 
 Json = dict[str, Any]
 # All in seconds. Between two looks at those that are waited for.
@@ -32,6 +35,19 @@ _PLACES = {
     "ConfigMap": ("/api/v1", "configmaps"),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
 }
+
+
+def job_of(spec: Spec, wishes: Wishes, own: OwnJob) -> Job:
+    """What a Job launches, of its own image; a tick's study is named after its schedule and moment.
+
+    Raises UsageError for what cannot be, or cannot run.
+    """
+    schedule, study = None, wishes.study
+    if own.schedule:
+        schedule = Schedule(name=own.schedule, scheduled_time=moment_text(own.tick))
+        study = study or Tick(own.schedule, own.tick).study
+    named = replace(wishes, image=own.image, namespace=own.namespace, name=rayjob_name(own.name), study=study)
+    return making.job(spec, named, schedule)
 
 
 @dataclass(frozen=True, slots=True)
