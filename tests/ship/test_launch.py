@@ -1,4 +1,4 @@
-"""A launcher with nothing but our role starts a sweep once, whatever happens in between, and tells its end."""
+"""A launcher with nothing but our role starts a sweep once, whatever happens, and tells its end."""
 
 from __future__ import annotations
 
