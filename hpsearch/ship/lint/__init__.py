@@ -1,1 +1,1 @@
-"""What is wrong with Kubernetes manifests, said offline: schemas, rules of operators, pod security, references."""
+"""What is wrong with Kubernetes manifests, said offline: schemas, operators' rules, security, references."""

@@ -1,10 +1,10 @@
-"""All checks of a run, in order: schemas, then rules about objects, jobs, clusters, pods, and all together."""
+"""All checks of a run, in order: schemas, rules about objects, jobs, clusters, pods, and all together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hpsearch.redaction import redact
 from hpsearch.ship.lint import (
@@ -16,12 +16,16 @@ from hpsearch.ship.lint import (
     kuberay_options,
     kueue,
     kustomizations,
+    launch_rules,
     mlflow_rules,
+    network_rules,
     object_rules,
     pod_rules,
     pod_security,
     ray_objects,
+    ray_pods,
     ray_rules,
+    recovery_rules,
     references,
     secret_rules,
     selectors,
@@ -30,48 +34,49 @@ from hpsearch.ship.lint import (
 from hpsearch.ship.lint.core_schemas import DEFAULT_VERSION, OBJECT_META, POD_TEMPLATE, CoreSchemas, is_core
 from hpsearch.ship.lint.crds import Crds
 from hpsearch.ship.lint.finding import TOP, Fault, Finding, Level, Path
-from hpsearch.ship.lint.kueue import Queued
 from hpsearch.ship.lint.manifest import RAY_GROUP, Manifest
 from hpsearch.ship.lint.pods import Pod, pods_of
 from hpsearch.ship.lint.ray_objects import RayCluster, RayJob
 from hpsearch.ship.lint.rulebook import Rule, Rulebook
-from hpsearch.ship.lint.scene import Scene
+from hpsearch.ship.lint.scene import Placed, Scene
 from hpsearch.ship.lint.shape import dig
 from hpsearch.ship.lint.sources import READINGS, Sources
 from hpsearch.spec.node import printable
 
 Subject = TypeVar("Subject")
 SCHEMA = "schema"
-OBJECT_BOOKS: tuple[Rulebook[Manifest], ...] = (
+OBJECT_BOOKS: tuple[Rulebook[Manifest, Fault], ...] = (
     object_rules.OBJECTS,
     object_rules.BUDGETS,
     object_rules.POLICIES,
     cron_rules.CRONS,
-    cron_rules.LAUNCH,
+    launch_rules.LAUNCH,
     secret_rules.OBJECT_SECRETS,
     kustomizations.KUSTOMIZATIONS,
 )
-JOB_BOOKS: tuple[Rulebook[RayJob], ...] = (
+JOB_BOOKS: tuple[Rulebook[RayJob, Fault], ...] = (
     kuberay_jobs.JOBS,
     kuberay_deletion.DELETION,
     sweep_rules.SWEEPS,
+    recovery_rules.RECOVERY,
     secret_rules.JOB_SECRETS,
 )
-CLUSTER_BOOKS: tuple[Rulebook[RayCluster], ...] = (
+CLUSTER_BOOKS: tuple[Rulebook[RayCluster, Fault], ...] = (
     kuberay_clusters.CLUSTERS,
     kuberay_options.OPTIONS,
     ray_rules.RAY,
+    ray_pods.RAY_PODS,
 )
-POD_BOOKS: tuple[Rulebook[Pod], ...] = (
+POD_BOOKS: tuple[Rulebook[Pod, Fault], ...] = (
     pod_security.SECURITY,
     pod_rules.PODS,
     secret_rules.POD_SECRETS,
     mlflow_rules.MLFLOW,
 )
-SCENE_BOOKS: tuple[Rulebook[Scene], ...] = (
+SCENE_BOOKS: tuple[Rulebook[Scene, Placed], ...] = (
     references.REFERENCES,
     selectors.SELECTORS,
-    selectors.NETWORK,
+    network_rules.NETWORK,
     conflicts.CONFLICTS,
     kustomizations.TREES,
 )
@@ -120,11 +125,17 @@ class Verdict:
         }
 
 
-def every_rule() -> Iterator[
-    Rule[Manifest] | Rule[RayJob] | Rule[RayCluster] | Rule[Queued] | Rule[Pod] | Rule[Scene]
-]:
+def every_rule() -> Iterator[Rule[Any, Any]]:
     """All rules, of all books."""
-    for book in (*OBJECT_BOOKS, *JOB_BOOKS, *CLUSTER_BOOKS, kueue.KUEUE, *POD_BOOKS, *SCENE_BOOKS):
+    books: tuple[Rulebook[Any, Any], ...] = (
+        *OBJECT_BOOKS,
+        *JOB_BOOKS,
+        *CLUSTER_BOOKS,
+        kueue.KUEUE,
+        *POD_BOOKS,
+        *SCENE_BOOKS,
+    )
+    for book in books:
         yield from book.rules.values()
 
 
@@ -213,7 +224,7 @@ def _rules(manifest: Manifest, crds: Crds | None, scene: Scene, wishes: Wishes) 
 
 
 def _by(
-    books: Iterable[Rulebook[Subject]], subject: Subject, manifest: Manifest, base: Path
+    books: Iterable[Rulebook[Subject, Fault]], subject: Subject, manifest: Manifest, base: Path
 ) -> Iterator[Finding]:
     for book in books:
         for rule in book.rules.values():
@@ -227,7 +238,7 @@ def _by(
 def _together(scene: Scene) -> Iterator[Finding]:
     for book in SCENE_BOOKS:
         for rule in book.rules.values():
-            for placed in rule.check(scene):  # type: ignore[attr-defined]
+            for placed in rule.check(scene):
                 fault = Fault(placed.path, placed.message, placed.level, placed.remedy)
                 yield _finding(placed.manifest, fault, rule.id, rule.source, rule.remedy, rule.level)
 
@@ -262,7 +273,7 @@ def _discreet(manifest: Manifest, fault: Fault) -> str:
 
 
 def _once(findings: list[Finding]) -> Iterator[Finding]:
-    """Each finding of an object once: a path that its schema refuses says the same to rules, and to two schemas."""
+    """Each finding of an object once: what its schema refuses, rules and other schemas say again."""
     refused: set[Path] = set()
     seen: set[tuple[Path, str, str]] = set()
     for finding in findings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path as FilePath
@@ -20,9 +21,10 @@ from hpsearch.ship.lint.references import of_pod
 from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.scene import Placed, Scene, near
 from hpsearch.ship.lint.shape import dig, mapping, maps, text, walked, whole
+from hpsearch.ship.lint.sweep_rules import seconds_of
 from hpsearch.spec.model import Spec
 
-CONFLICTS: Rulebook[Scene] = Rulebook("conflict", "this project's rules for objects together")
+CONFLICTS: Rulebook[Scene, Placed] = Rulebook("conflict", "this project's rules for objects together")
 _IMAGE = re.compile(r"([\w.-]+(?::\d+)?(?:/[\w.-]+)*)(?::([\w.-]+))?@(sha256:[0-9a-f]{64})")
 
 
@@ -47,7 +49,8 @@ def twice(scene: Scene) -> Iterator[Placed]:
 
 @CONFLICTS.rule(
     "job-name",
-    "A RayJob is not called like a Job: its submitter's Job takes exactly the RayJob's name, the operator finds the "
+    "A RayJob is not called like a Job: its submitter's Job takes exactly the RayJob's name, the "
+    "operator finds the "
     "other one, never submits, and both wait for ever.",
     "append -r to the RayJob's name",
     source="trap: RayJob named like the launcher's Job",
@@ -69,7 +72,7 @@ def job_name(scene: Scene) -> Iterator[Placed]:
     source="trap: a stale digest beside a new one",
 )
 def stale_image(scene: Scene) -> Iterator[Placed]:
-    running = {}
+    running: dict[str, set[str]] = {}
     for pod in scene.pods:
         for container in pod.containers:
             if found := _IMAGE.fullmatch(text(container.value, "image")):
@@ -78,7 +81,7 @@ def stale_image(scene: Scene) -> Iterator[Placed]:
         for found in _IMAGE.finditer(given):
             known = running.get(found[1], set())
             if known and found[3] not in known:
-                said = f"the text names {found[1]}@{found[3][:19]}..., and pods of these files run {_short(known)}"
+                said = f"{found[1]}@{found[3][:19]}... in a text, and pods of these files run {_short(known)}"
                 yield Placed(manifest, path, said)
 
 
@@ -168,25 +171,17 @@ def fits(scene: Scene) -> Iterator[Placed]:
 
 @CONFLICTS.rule(
     "sweep-deadline",
-    f"The job's deadline comes {DEADLINE_SLACK} s or more after the sweep's own, which alone ends it in order.",
+    f"The job's deadline comes {DEADLINE_SLACK} s or more after the sweep's own, which ends it in order.",
     "raise activeDeadlineSeconds, or lower the sweep's studyTimeout",
     source="trap: deadline passes, GPUs go on burning",
 )
 def sweep_deadline(scene: Scene) -> Iterator[Placed]:
     for job, spec in _sweeps(scene):
         given, own = whole(job.spec, "activeDeadlineSeconds"), spec.limits.study_timeout
-        found = re.search(r"--deadline[ =](\d+)", " ".join(job.words))
-        own = float(found[1]) if found else own
-        path = (*job.base, "activeDeadlineSeconds")
-        if given is None:
-            continue
-        if own is None:
-            said = "the sweep has no deadline of its own, and the job's stops no Ray job"
-            yield Placed(
-                job.manifest, path, said, Level.WARNING, "set studyTimeout in the sweep, or --deadline"
-            )
-        elif given < own + DEADLINE_SLACK:
-            yield Placed(job.manifest, path, f"{given} s, and the sweep's own deadline is {own:.0f} s")
+        ends_itself = seconds_of(job, "--deadline") is not None
+        if given is not None and own is not None and not ends_itself and given < own + DEADLINE_SLACK:
+            path = (*job.base, "activeDeadlineSeconds")
+            yield Placed(job.manifest, path, f"{given} s, and the sweep's studyTimeout is {own:.0f} s")
 
 
 def _sweeps(scene: Scene) -> Iterator[tuple[RayJob, Spec]]:
@@ -212,6 +207,7 @@ def _mounted(scene: Scene, pod: Pod, file: FilePath) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=16)
 def _spec(given: str) -> Spec | None:
     from hpsearch.spec.reading import parse
 

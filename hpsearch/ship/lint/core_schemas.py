@@ -57,7 +57,7 @@ def is_core(group: str) -> bool:
 
 
 class CoreSchemas:
-    """The strict schemas of one version of Kubernetes. Raises UsageError if there are none of it, or no extra."""
+    """The strict schemas of one version of Kubernetes. Raises UsageError if there are none."""
 
     def __init__(self, version: str = DEFAULT_VERSION) -> None:
         self.version, self._folder = _folder(version)

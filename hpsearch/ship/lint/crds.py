@@ -1,4 +1,4 @@
-"""Custom resource definitions as they are given (files, or the running cluster), and objects checked by them."""
+"""Custom resource definitions, from files or the running cluster, and objects checked by them."""
 
 from __future__ import annotations
 

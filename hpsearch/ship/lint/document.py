@@ -225,7 +225,7 @@ class _Reader:
         return str(event.value)
 
     def _merge(self, tree: _Tree, part: _Tree) -> None:
-        """What a merge key brings: maps, of which the first that has a key wins, but never over the map's own."""
+        """What a merge key brings: maps; the first that has a key wins, but never over the map's own."""
         if isinstance(part.value, list):
             for _, each in part.parts.values():
                 self._merge(tree, each)

@@ -17,7 +17,7 @@ HEAD = "headGroupSpec"
 RESOURCE_PARAMETERS = ("num-cpus", "num-gpus", "memory", "resources")
 TOKEN_FLOOR, K8S_TOKEN_FLOOR, PROBE_FLOOR, PRIORITY_FLOOR = (2, 52, 0), (2, 55, 0), (2, 53, 0), (2, 56, 0)
 START_COMMAND = "KUBERAY_GEN_AUTOSCALER_START_CMD"
-CLUSTERS: Rulebook[RayCluster] = Rulebook("kuberay", "KubeRay 1.7.0, ValidateRayClusterSpec")
+CLUSTERS: Rulebook[RayCluster, Fault] = Rulebook("kuberay", "KubeRay 1.7.0, ValidateRayClusterSpec")
 
 
 def _groups(cluster: RayCluster) -> Iterator[tuple[Path, str, dict[str, object]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from hpsearch.ship.lint.finding import Fault, Level
@@ -15,7 +16,7 @@ ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
 STRATEGY = ("deletionStrategy",)
 RULES = ("deletionStrategy", "deletionRules")
 LEGACY = ("onSuccess", "onFailure")
-DELETION: Rulebook[RayJob] = Rulebook("kuberay", "KubeRay 1.7.0, validateDeletionConfiguration")
+DELETION: Rulebook[RayJob, Fault] = Rulebook("kuberay", "KubeRay 1.7.0, validateDeletionConfiguration")
 
 
 @DELETION.rule(
@@ -181,7 +182,7 @@ def rule_order(job: RayJob) -> Iterator[Fault]:
         ttls.setdefault(_condition(rule), {}).setdefault(text(rule, "policy"), (ttl, place))
     for condition, by_policy in ttls.items():
         there = [(policy, *by_policy[policy]) for policy in ORDER if policy in by_policy]
-        for (first, early, _), (then, late, place) in zip(there, there[1:], strict=False):
+        for (first, early, _), (then, late, place) in pairwise(there):
             if late < early:
                 said = f"{then} after {late} s comes before {first} after {early} s, both for {condition}"
                 yield Fault((*RULES, place, "condition", "ttlSeconds"), said)

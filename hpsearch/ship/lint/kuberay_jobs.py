@@ -1,4 +1,4 @@
-"""What KubeRay's operator refuses in a RayJob. It says so in the status, after the API server took the object."""
+"""What KubeRay's operator refuses in a RayJob, in its status, after the API server took the object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpsearch.ship.lint.schema_errors import shown
 from hpsearch.ship.lint.shape import mapping, text, whole
 
 SELECTOR = "ray.io/cluster"
-JOBS: Rulebook[RayJob] = Rulebook("kuberay", "KubeRay 1.7.0, ValidateRayJobSpec")
+JOBS: Rulebook[RayJob, Fault] = Rulebook("kuberay", "KubeRay 1.7.0, ValidateRayJobSpec")
 
 
 @JOBS.rule(

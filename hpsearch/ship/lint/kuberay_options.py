@@ -1,4 +1,4 @@
-"""What KubeRay's operator refuses in a cluster's options: alpha fields behind gates, lost heads, TLS, policies."""
+"""What KubeRay's operator refuses in a cluster's options: fields behind gates, lost heads, TLS, policies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALL_GATES = (*GATES.values(), ROCKSDB_GATE, "RayCronJob")
 FT_ANNOTATION, NAMESPACE_ANNOTATION = "ray.io/ft-enabled", "ray.io/external-storage-namespace"
 TLS_VARIABLES = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 GCS_VARIABLES = ("RAY_GCS_STORAGE", "RAY_GCS_STORAGE_PATH")
-OPTIONS: Rulebook[RayCluster] = Rulebook(
+OPTIONS: Rulebook[RayCluster, Fault] = Rulebook(
     "kuberay", "KubeRay 1.7.0, ValidateRayClusterSpec and its feature gates"
 )
 

@@ -1,4 +1,4 @@
-"""What Kueue's webhook refuses in a RayJob or RayCluster that is queued. Schema defaults are filled in first."""
+"""What Kueue's webhook refuses in a RayJob or RayCluster that is queued, with schema defaults filled in."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def queued(manifest: Manifest, job: RayJob | None, cluster: RayCluster | None) -
     return Queued(manifest, job, cluster)
 
 
-KUEUE: Rulebook[Queued] = Rulebook("kueue", "Kueue 0.19, webhooks of RayJob and RayCluster")
+KUEUE: Rulebook[Queued, Fault] = Rulebook("kueue", "Kueue 0.19, webhooks of RayJob and RayCluster")
 
 
 @KUEUE.rule("queue-name", "The label names a queue.", f"write {QUEUE}: NAME of a LocalQueue")

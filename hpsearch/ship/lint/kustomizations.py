@@ -13,7 +13,7 @@ from hpsearch.ship.lint.scene import Placed, Scene
 from hpsearch.ship.lint.shape import dig, maps, sequence, text, texts, walked
 
 GROUP = "kustomize.config.k8s.io"
-KUSTOMIZATIONS: Rulebook[Manifest] = Rulebook("kustomize", "kustomize 5, measured")
+KUSTOMIZATIONS: Rulebook[Manifest, Fault] = Rulebook("kustomize", "kustomize 5, measured")
 RENAMING = ("namePrefix", "nameSuffix", "configMapGenerator", "secretGenerator")
 
 
@@ -24,7 +24,8 @@ def is_kustomization(manifest: Manifest) -> bool:
 
 @KUSTOMIZATIONS.rule(
     "merge-patch",
-    "A strategic merge patch replaces whole lists of a custom resource: containers and groups that it does not repeat "
+    "A strategic merge patch replaces whole lists of a custom resource: containers and groups that it "
+    "does not repeat "
     "are gone.",
     "write a JSON 6902 patch: a list of {op, path, value} with a target",
     source="trap: patches of custom resources",
@@ -71,14 +72,16 @@ def deprecated(manifest: Manifest) -> Iterator[Fault]:
             yield Fault((name,), f"{name} is deprecated")
 
 
-TREES: Rulebook[Scene] = Rulebook("kustomize", "kustomize 5, measured")
+TREES: Rulebook[Scene, Placed] = Rulebook("kustomize", "kustomize 5, measured")
 
 
 @TREES.rule(
     "names",
-    "kustomize rewrites no names of ConfigMaps, Secrets, claims and accounts inside of a RayJob, unless told where "
+    "kustomize rewrites no names of ConfigMaps, Secrets, claims and accounts inside of a RayJob, unless "
+    "told where "
     "they stand.",
-    "list them in `configurations: [kuberay-refs.yaml]`, with nameReference fieldSpecs for head, workers and submitter",
+    "list them in `configurations: [kuberay-refs.yaml]`, with nameReference fieldSpecs for head, workers "
+    "and submitter",
     source="trap: names in RayJobs",
 )
 def names(scene: Scene) -> Iterator[Placed]:

@@ -1,4 +1,4 @@
-"""What a pod that serves MLflow must be told: which hosts it answers to, where its probes ask, how much it needs."""
+"""What a pod that serves MLflow must be told: its hosts, where probes ask, how much memory it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.schema_errors import shown
 from hpsearch.ship.lint.shape import dig, mapping, sequence, text
 
-MLFLOW: Rulebook[Pod] = Rulebook("mlflow", "MLflow 3.17, mlflow server")
+MLFLOW: Rulebook[Pod, Fault] = Rulebook("mlflow", "MLflow 3.17, mlflow server")
 HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
 MEMORY = 2 * 1024**3
 _SERVES = re.compile(r"\bmlflow\s+(server|ui)\b")
@@ -36,7 +36,8 @@ def _allowed(container: Container, words: str) -> str | None:
 
 @MLFLOW.rule(
     "allowed-hosts",
-    "The server knows under which names it is asked, with and without port: by default localhost and private addresses "
+    "The server knows under which names it is asked, with and without port: by default localhost and "
+    "private addresses "
     "alone, and all others get 403.",
     f"set {HOSTS}: mlflow,mlflow.NAMESPACE.svc,mlflow.NAMESPACE.svc:*,localhost:*",
     source="trap: MLflow answers 403 Invalid Host header",

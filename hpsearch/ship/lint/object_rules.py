@@ -1,4 +1,4 @@
-"""What single objects beside the pods must not be: doors to the outside, rights without need, empty budgets."""
+"""What single objects beside pods must not be: doors to the outside, rights without need, empty budgets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.schema_errors import shown
 from hpsearch.ship.lint.shape import dig, mapping, maps, sequence, text, texts
 
-OBJECTS: Rulebook[Manifest] = Rulebook("object", "this project's security rules")
+OBJECTS: Rulebook[Manifest, Fault] = Rulebook("object", "this project's security rules")
 DOORS = {
     ("networking.k8s.io", "Ingress"),
     ("extensions", "Ingress"),
@@ -170,7 +170,7 @@ def binding(manifest: Manifest) -> Iterator[Fault]:
             yield Fault(("subjects", place, "name"), f"rights for the group {name}")
 
 
-BUDGETS: Rulebook[Manifest] = Rulebook("budget", "Kubernetes, PodDisruptionBudget")
+BUDGETS: Rulebook[Manifest, Fault] = Rulebook("budget", "Kubernetes, PodDisruptionBudget")
 
 
 @BUDGETS.rule(
@@ -215,7 +215,7 @@ def broken_pods(manifest: Manifest) -> Iterator[Fault]:
             yield Fault(("spec", "unhealthyPodEvictionPolicy"), f"the policy is {given or 'IfHealthyBudget'}")
 
 
-POLICIES: Rulebook[Manifest] = Rulebook("network", "this project's security rules")
+POLICIES: Rulebook[Manifest, Fault] = Rulebook("network", "this project's security rules")
 DASHBOARD = (8265, 10001, 6379)
 
 

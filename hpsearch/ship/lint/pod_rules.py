@@ -13,7 +13,7 @@ from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.schema_errors import shown
 from hpsearch.ship.lint.shape import dig, mapping, maps, text, texts, walked, whole
 
-PODS: Rulebook[Pod] = Rulebook("pod", "this project's rules for pods")
+PODS: Rulebook[Pod, Fault] = Rulebook("pod", "this project's rules for pods")
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 _RAY_STOP = re.compile(r"\bray\s+stop\b")
 _INSECURE = re.compile(r"(^|\s)--insecure\b")

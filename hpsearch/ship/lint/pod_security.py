@@ -14,7 +14,7 @@ from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.schema_errors import shown
 from hpsearch.ship.lint.shape import mapping, maps, text, texts, whole
 
-SECURITY: Rulebook[Pod] = Rulebook("restricted", "Kubernetes, Pod Security Standards: restricted")
+SECURITY: Rulebook[Pod, Fault] = Rulebook("restricted", "Kubernetes, Pod Security Standards: restricted")
 ALLOWED_VOLUMES = frozenset(
     {
         "configMap",

@@ -194,7 +194,7 @@ def _waiting(template: dict[str, Any], at: Path) -> tuple[Container, ...]:
 def _autoscaler(cluster: RayCluster) -> Container:
     options = mapping(cluster.spec, "autoscalerOptions")
     image = text(options, "image") or dig(cluster.head, "template", "spec", "containers", 0, "image")
-    value = {
+    value: dict[str, Any] = {
         key: options[key] for key in ("securityContext", "env", "envFrom", "volumeMounts") if key in options
     }
     value |= {

@@ -73,7 +73,7 @@ class RayCluster:
         return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
     def head_variable(self, name: str) -> str | None:
-        """The value of a variable of the head's Ray container, empty for a reference; None where there is none."""
+        """The value of a variable of the head's container, empty for a reference; None without it."""
         return variable(dig(self.head, "template", "spec", "containers", 0), name)
 
     def containers(self) -> Iterator[tuple[Path, str, dict[str, Any]]]:

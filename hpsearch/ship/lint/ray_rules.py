@@ -1,8 +1,7 @@
-"""What a Ray cluster on Kubernetes must have, though its operator takes it without: a rule for each known trap."""
+"""What a Ray cluster on Kubernetes must have, though its operator takes it without: the known traps."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from hpsearch.ship.job import Gi
@@ -12,14 +11,12 @@ from hpsearch.ship.lint.names import quantity
 from hpsearch.ship.lint.ray_objects import FORGOTTEN, RayCluster
 from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.schema_errors import shown
-from hpsearch.ship.lint.shape import dig, mapping, maps, text, whole
+from hpsearch.ship.lint.shape import dig, mapping, text, whole
 
 HEAD_POD: Path = (HEAD, "template", "spec")
 MOST_WORKERS = 10_000
-HEAD_MEMORY = 8 * Gi
 AUTOSCALER_MEMORY = 1 * Gi
-STAY = ("cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt")
-RAY: Rulebook[RayCluster] = Rulebook("ray", "this project's rules for Ray on Kubernetes")
+RAY: Rulebook[RayCluster, Fault] = Rulebook("ray", "this project's rules for Ray on Kubernetes")
 
 
 @RAY.rule(
@@ -55,7 +52,8 @@ def replica_counts(cluster: RayCluster) -> Iterator[Fault]:
 
 @RAY.rule(
     "version",
-    "rayVersion is set: without 2.53 or later the probes need wget, which slim images lack, and no pod gets ready.",
+    "rayVersion is set: without 2.53 or later the probes need wget, which slim images lack, and no pod "
+    "gets ready.",
     "set rayVersion to the image's exact version, such as 2.60.0",
     source="trap: slim image never ready; KubeRay 1.7.0, probes",
 )
@@ -82,7 +80,8 @@ def token(cluster: RayCluster) -> Iterator[Fault]:
 
 @RAY.rule(
     "exposed",
-    "The head is reached from inside alone: ClusterIP, no Ingress; people use kubectl port-forward and the token.",
+    "The head is reached from inside alone: ClusterIP, no Ingress; people use kubectl port-forward and "
+    "the token.",
     "set serviceType: ClusterIP and enableIngress: false",
 )
 def exposed(cluster: RayCluster) -> Iterator[Fault]:
@@ -139,74 +138,11 @@ def head_cpus(cluster: RayCluster) -> Iterator[Fault]:
 
 
 @RAY.rule(
-    "head-memory",
-    "The head has 8Gi or more: 2 to 5Gi is where reports of lost heads come from.",
-    "set its requests and limits of memory to 8Gi",
-    level=Level.WARNING,
-)
-def head_memory(cluster: RayCluster) -> Iterator[Fault]:
-    at: Path = (*HEAD_POD, "containers", 0, "resources", "limits", "memory")
-    given = quantity(dig(cluster.spec, *at))
-    if given is not None and given < HEAD_MEMORY:
-        yield Fault(at, f"a head with {dig(cluster.spec, *at)} of memory")
-
-
-@RAY.rule(
-    "head-guaranteed",
-    "The head's requests are its limits, so that it is the last pod to be evicted.",
-    "write requests equal to limits",
-    level=Level.WARNING,
-)
-def head_guaranteed(cluster: RayCluster) -> Iterator[Fault]:
-    at: Path = (*HEAD_POD, "containers", 0, "resources")
-    given = mapping(cluster.spec, *at)
-    limits, requests = mapping(given, "limits"), mapping(given, "requests")
-    # What requests do not name, Kubernetes takes from the limits.
-    for name in ("cpu", "memory"):
-        if name in limits and name in requests and quantity(limits[name]) != quantity(requests[name]):
-            yield Fault(
-                (*at, "requests", name),
-                f"requests {requests[name]} of {name}, and the limit is {limits[name]}",
-            )
-
-
-@RAY.rule(
-    "head-stays",
-    "No autoscaler of nodes moves the head.",
-    f'set the annotations {STAY[0]}: "false" and {STAY[1]}: "true"',
-    level=Level.WARNING,
-)
-def head_stays(cluster: RayCluster) -> Iterator[Fault]:
-    given = mapping(cluster.head, "template", "metadata", "annotations")
-    if given.get(STAY[0]) != "false" or given.get(STAY[1]) != "true":
-        yield Fault(
-            (HEAD, "template", "metadata", "annotations"), "a node's autoscaler may remove the head's node"
-        )
-
-
-@RAY.rule(
-    "object-store",
-    "Shared memory counts against a pod's memory, and Ray takes a third of it unless told.",
-    "set rayStartParams.object-store-memory low",
-    level=Level.WARNING,
-)
-def object_store(cluster: RayCluster) -> Iterator[Fault]:
-    groups = [((HEAD,), "head", cluster.head)]
-    groups += [((GROUPS, place), text(group, "groupName"), group) for place, group in cluster.groups]  # type: ignore[misc]
-    for path, name, group in groups:
-        given = dig(group, "rayStartParams", "object-store-memory")
-        limit = quantity(dig(group, "template", "spec", "containers", 0, "resources", "limits", "memory"))
-        at = (*path, "rayStartParams", "object-store-memory")
-        if given is None:
-            yield Fault(at, f"group {name} leaves the size of shared memory to Ray")
-        elif limit and isinstance(given, str) and given.isdigit() and int(given) * 2 > limit:
-            yield Fault(at, f"group {name} gives more than half of its memory to shared memory")
-
-
-@RAY.rule(
     "autoscaler",
-    "The autoscaler is version 2, conservative, with 1Gi of memory, and workers idle 60 s or more before they go.",
-    "set autoscalerOptions: {version: v2, upscalingMode: Conservative, idleTimeoutSeconds: 300, resources: ...}",
+    "The autoscaler is version 2, conservative, with 1Gi of memory, and workers idle 60 s or more before "
+    "they go.",
+    "set autoscalerOptions: {version: v2, upscalingMode: Conservative, idleTimeoutSeconds: 300, "
+    "resources: ...}",
     level=Level.WARNING,
     source="kuberay#865, ray#35560",
 )
@@ -249,19 +185,6 @@ def head_account(cluster: RayCluster) -> Iterator[Fault]:
 
 
 @RAY.rule(
-    "probes",
-    "Ray's containers have no probes of their own: the operator's ask what is right.",
-    "remove them",
-    level=Level.WARNING,
-)
-def probes(cluster: RayCluster) -> Iterator[Fault]:
-    for path, name, container in cluster.containers():
-        for probe in ("livenessProbe", "readinessProbe"):
-            if container.get(probe) is not None:
-                yield Fault((*path, probe), f"group {name} has a {probe} of its own")
-
-
-@RAY.rule(
     "lost-head",
     "The driver of a sweep dies with the head: fault tolerance of Ray's control store does not save it.",
     "remove gcsFaultToleranceOptions; the study is resumed on a new cluster",
@@ -270,41 +193,6 @@ def probes(cluster: RayCluster) -> Iterator[Fault]:
 def lost_head(cluster: RayCluster) -> Iterator[Fault]:
     if cluster.of_job and cluster.spec.get("gcsFaultToleranceOptions") is not None:
         yield Fault(("gcsFaultToleranceOptions",), "fault tolerance of the control store for a job")
-
-
-@RAY.rule(
-    "grace",
-    "Ray's pods have time to end: hooks, a checkpoint, Ray's own farewell.",
-    "set terminationGracePeriodSeconds: 90",
-)
-def grace(cluster: RayCluster) -> Iterator[Fault]:
-    groups: list[tuple[Path, str, dict[str, object]]] = [((HEAD,), "head", cluster.head)]
-    groups += [((GROUPS, place), text(group, "groupName"), group) for place, group in cluster.groups]
-    for path, name, group in groups:
-        spec = mapping(group, "template", "spec")
-        hook = dig(spec, "containers", 0, "lifecycle", "preStop") is not None
-        seconds = whole(spec, "terminationGracePeriodSeconds")
-        if seconds is None or seconds < 60:
-            given = "30 s (the default)" if seconds is None else f"{seconds} s"
-            level = Level.ERROR if hook else Level.WARNING
-            at = (*path, "template", "spec", "terminationGracePeriodSeconds")
-            yield Fault(at, f"pods of group {name} are killed after {given}", level)
-
-
-@RAY.rule(
-    "prestop",
-    "No hook ends the Ray job by `ray job stop`: it ends as Complete, and is never retried.",
-    "use preStop: {exec: {command: [hpsearch, stop, --here]}}, which signals the driver by its pid",
-    source="trap: the driver gets no SIGTERM",
-)
-def prestop(cluster: RayCluster) -> Iterator[Fault]:
-    for path, name, container in cluster.containers():
-        for _, words in [(0, dig(container, "lifecycle", "preStop", "exec", "command"))]:
-            command = " ".join(str(word) for word in words) if isinstance(words, list) else ""
-            if re.search(r"\bray\s+job\s+stop\b|/api/jobs/[^ ]*/stop", command):
-                yield Fault(
-                    (*path, "lifecycle", "preStop"), f"the hook of group {name} stops the Ray job for good"
-                )
 
 
 @RAY.rule(
@@ -321,53 +209,3 @@ def start_parameters(cluster: RayCluster) -> Iterator[Fault]:
             # The operator writes block and address itself; `block: "true"` in old samples changes nothing.
             if given is not None and not (name == "block" and given == "true"):
                 yield Fault((*path, "rayStartParams", name), f"{name} is the operator's to set")
-
-
-def ephemeral_storage(cluster: RayCluster) -> Iterator[Fault]:
-    for path, name, container in cluster.containers():
-        if quantity(dig(container, "resources", "limits", "ephemeral-storage")) is None:
-            at = (*path, "resources", "limits", "ephemeral-storage")
-            yield Fault(at, f"group {name} has no limit of local disk: logs and scratch may fill its node")
-
-
-RAY.rule(
-    "ephemeral-storage",
-    "Local disk has a limit.",
-    "set resources.limits.ephemeral-storage",
-    level=Level.WARNING,
-)(ephemeral_storage)
-
-
-@RAY.rule(
-    "gpu-limits",
-    "GPUs are limits, alone or equal to the requests.",
-    "write nvidia.com/gpu under limits",
-    source="Kubernetes, extended resources",
-)
-def gpu_limits(cluster: RayCluster) -> Iterator[Fault]:
-    for path, name, container in cluster.containers():
-        limits = mapping(container, "resources", "limits")
-        for key, wanted in mapping(container, "resources", "requests").items():
-            if key.endswith("/gpu") and str(limits.get(key)) != str(wanted):
-                said = f"group {name} requests {wanted} of {key}, and its limit is {limits.get(key)}"
-                yield Fault((*path, "resources", "requests", key), said)
-
-
-@RAY.rule(
-    "unused",
-    "Each volume of Ray's pods is mounted.",
-    "mount it, or remove it",
-    level=Level.WARNING,
-)
-def unused(cluster: RayCluster) -> Iterator[Fault]:
-    groups: list[tuple[Path, dict[str, object]]] = [((HEAD,), cluster.head)]
-    groups += [((GROUPS, place), group) for place, group in cluster.groups]
-    options = [mapping(cluster.spec, "autoscalerOptions")]
-    for path, group in groups:
-        spec = mapping(group, "template", "spec")
-        users = [c for key in ("containers", "initContainers") for _, c in maps(spec, key)] + options
-        mounted = {text(mount, "name") for user in users for _, mount in maps(user, "volumeMounts")}
-        for place, volume in maps(spec, "volumes"):
-            if text(volume, "name") not in mounted:
-                at = (*path, "template", "spec", "volumes", place)
-                yield Fault(at, f"the volume {shown(volume.get('name'))} is mounted nowhere")

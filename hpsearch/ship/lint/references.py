@@ -14,20 +14,21 @@ from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.scene import Placed, Scene, near
 from hpsearch.ship.lint.shape import dig, mapping, maps, text
 
-REFERENCES: Rulebook[Scene] = Rulebook("reference", "this project's rules for references")
+REFERENCES: Rulebook[Scene, Placed] = Rulebook("reference", "this project's rules for references")
 _SUFFIX = re.compile(r"-[a-z0-9]{10}$")
 # What each namespace or cluster has by itself.
 _THERE = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
 REMEDY = "add the object, or correct the name"
 KUSTOMIZE = (
-    "kustomize rewrites no names inside of a RayJob: list them in `configurations:` with nameReference fieldSpecs "
+    "kustomize rewrites no names inside of a RayJob: list them in `configurations:` with nameReference "
+    "fieldSpecs "
     "for head, workers and submitter"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A name in a pod: what kind it is of, where it stands, whether it may be missing, and the key that is meant."""
+    """A name in a pod: of what kind, where it stands, whether it may be missing, which key is meant."""
 
     kind: str
     name: str
@@ -125,7 +126,7 @@ def _has(manifest: Manifest, key: str) -> bool:
 
 
 def _missing(scene: Scene, pod: Pod, reference: Reference) -> Placed:
-    """A reference that leads nowhere: an error where the files have others of its kind, or no Secret is meant.
+    """A reference that leads nowhere: an error, unless the object may be made outside of the files.
 
     Secrets are made outside of files, and a sweep's files need not have its namespace's.
     """
@@ -197,6 +198,6 @@ def claim(scene: Scene) -> Iterator[Placed]:
                 continue
             modes = dig(found.value, "spec", "accessModes")
             if isinstance(modes, list) and modes and "ReadWriteMany" not in modes:
-                said = f"the claim {reference.name} is {modes[0]}: workers on other nodes than the head's never start"
+                said = f"the claim {reference.name} is {modes[0]}: workers start on the head's node alone"
                 yield Placed(each.manifest, reference.path, said, Level.NOTE)
                 break

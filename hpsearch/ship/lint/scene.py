@@ -9,7 +9,6 @@ from hpsearch.ship.lint.finding import Level, Path
 from hpsearch.ship.lint.manifest import Manifest
 from hpsearch.ship.lint.pods import Pod
 from hpsearch.ship.lint.ray_objects import RayCluster, RayJob
-from hpsearch.ship.lint.rulebook import Rulebook
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,6 @@ class Scene:
             if each.name == name and near(each.namespace, namespace):
                 return each
         return None
-
-
-SceneRules = Rulebook[Scene]
 
 
 def near(one: str, other: str) -> bool:

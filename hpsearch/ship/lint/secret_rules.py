@@ -1,4 +1,4 @@
-"""Secrets that stand where everybody reads them: in variables, commands, ConfigMaps, annotations, Secrets in files.
+"""Secrets that stand where everybody reads them: variables, commands, ConfigMaps, annotations, files.
 
 What is found is never shown.
 """
@@ -23,15 +23,16 @@ from hpsearch.ship.lint.shape import dig, mapping, maps, text, walked
 REMEDY = (
     "put it into a Secret made outside of these files, and name it: valueFrom: {secretKeyRef: {name, key}}"
 )
-POD_SECRETS: Rulebook[Pod] = Rulebook("secret", "this project's security rules")
-JOB_SECRETS: Rulebook[RayJob] = Rulebook("secret", "this project's security rules")
-OBJECT_SECRETS: Rulebook[Manifest] = Rulebook("secret", "this project's security rules")
+POD_SECRETS: Rulebook[Pod, Fault] = Rulebook("secret", "this project's security rules")
+JOB_SECRETS: Rulebook[RayJob, Fault] = Rulebook("secret", "this project's security rules")
+OBJECT_SECRETS: Rulebook[Manifest, Fault] = Rulebook("secret", "this project's security rules")
 
 # $(NAME), ${NAME}, $NAME, <...>, {{ ... }}: what stands for a value is none.
 _REFERENCE = re.compile(r"\$\([^)]*\)|\$\{[^}]*\}|\$[A-Za-z_]\w*|<[^<>]*>|\{\{[^{}]*\}\}|\*{3,}")
 _USER_PASSWORD = re.compile(r"://[^/\s:@]*:(?!\*{3}@)[^/\s@]+@")
 _KEY_MATERIAL = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}|\bxox[abprs]-[\w-]{10,}"
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b"
+    r"|\bgh[pousr]_[A-Za-z0-9]{36}|\bxox[abprs]-[\w-]{10,}"
 )
 # Options of ours that name a Secret, and hold none.
 _NAMES_SECRET = re.compile(r"--(store|mlflow)-secret[ =][a-z0-9.-]+(:[-._a-zA-Z0-9]+)?(?=\s|$)")

@@ -21,7 +21,15 @@ MAX_FILES = 10_000
 READ = "read/"
 READINGS = tuple(
     READ + name
-    for name in ("yaml", "duplicate-key", "empty-file", "no-object", "missing-file", "unreadable-file", "folder")
+    for name in (
+        "yaml",
+        "duplicate-key",
+        "empty-file",
+        "no-object",
+        "missing-file",
+        "unreadable-file",
+        "folder",
+    )
 )
 
 

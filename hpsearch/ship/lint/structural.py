@@ -55,7 +55,7 @@ def filled(schema: dict[str, Any], value: Any) -> Any:
 
 
 def converted(schema: dict[str, Any], *, root: bool = False) -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a structural one: unknown fields are forbidden, defaults not required.
+    """The JSON schema (2020-12) of a structural one: unknown fields are forbidden, defaults not required.
 
     At the root apiVersion, kind and metadata are always known; ObjectMeta has a schema of its own.
     """
