@@ -132,8 +132,8 @@ class Head(Plain):
     def _large_enough(self) -> Self:
         if self.memory < LEAST_HEAD:
             raise ValueError(
-                f"the head has {self.memory / Gi:.3g}Gi of memory, and Ray's services, the driver and MLflow's "
-                f"client need {LEAST_HEAD / Gi:.3g}Gi at least, 8Gi for long sweeps"
+                f"the head has {self.memory / Gi:.3g}Gi of memory, and Ray's services and the driver need "
+                f"{LEAST_HEAD / Gi:.3g}Gi at least, 8Gi for long sweeps"
             )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -94,3 +95,34 @@ def templates(rayjob: Object) -> dict[str, Object]:
     found = {"head": cluster["headGroupSpec"]["template"]}
     found |= {group["groupName"]: group["template"] for group in cluster["workerGroupSpecs"]}
     return found | ({"submitter": found_} if (found_ := spec.get("submitterPodTemplate")) else {})
+
+
+def effective(rayjob: Object) -> dict[str, Object]:
+    """The pods of a RayJob as KubeRay 1.7 makes them: templates, and what its operator adds to them."""
+    cluster = rayjob["spec"]["rayClusterSpec"]
+    found: dict[str, Object] = {}
+    for name, template in copy.deepcopy(templates(rayjob)).items():
+        pod = template["spec"]
+        first = pod["containers"][0]
+        if name != "submitter":
+            pod["volumes"].append({"name": "shared-mem", "emptyDir": {"medium": "Memory"}})
+            first["volumeMounts"].append({"name": "shared-mem", "mountPath": "/dev/shm"})
+            first["env"] += [{"name": "RAY_AUTH_MODE", "value": "token"}]
+        if name == "head" and cluster["enableInTreeAutoscaling"]:
+            pod["volumes"].append({"name": "ray-logs", "emptyDir": {}})
+            logs = {"name": "ray-logs", "mountPath": "/tmp/ray"}
+            first["volumeMounts"].append(logs)
+            options = cluster["autoscalerOptions"]
+            # Without resources of our own: 500m and 512Mi; without a security context: none.
+            autoscaler = {"name": "autoscaler", "image": options.get("image", first["image"])}
+            for key in ("imagePullPolicy", "resources", "securityContext"):
+                autoscaler[key] = options[key]
+            autoscaler["volumeMounts"] = [*options.get("volumeMounts", []), logs]
+            pod["containers"].append(autoscaler)
+        if name not in ("head", "submitter"):
+            copied = ("image", "imagePullPolicy", "securityContext", "env", "volumeMounts")
+            wait = {key: first[key] for key in copied} | {"name": "wait-gcs-ready"}
+            wait["resources"] = {"limits": {"cpu": "200m", "memory": "256Mi"}}
+            pod["containers"].append(wait)
+        found[name] = pod
+    return found
