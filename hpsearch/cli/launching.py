@@ -138,7 +138,8 @@ def launch(
 
 def _launched(file: Path, wishes: Wishes, wanted: Wanted, account: Path, told: _Told) -> Outcome:
     """Launch, and follow to the end if that is wanted."""
-    from hpsearch.ship.api import Access, Client
+    from hpsearch.ship.access import Access
+    from hpsearch.ship.api import Client
     from hpsearch.ship.launch import Launcher, job_of
 
     spec = shipping.valid(file)

@@ -1,7 +1,8 @@
-"""Kubernetes' API from inside of a pod, with the standard library and the pod's own account.
+"""Kubernetes' API with the standard library: what to ask again, what to give up, how to follow an object.
 
 It hides the network: what was never answered, 429 and 5xx are asked again, with growing pauses, until the
-server has not answered for ten minutes. What the server refuses is an error at once.
+server has not answered for ten minutes. What the server refuses is an error at once. How requests get there
+is a Road: a pod's own account (`access.py`), or the user's kubectl (`kubectl.py`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,11 @@ import contextlib
 import http.client
 import json
 import math
-import os
 import random
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from hpsearch.errors import HpsearchError, Interrupted, ServiceUnavailable, UsageError
@@ -26,7 +23,6 @@ from hpsearch.redaction import redact
 
 Json = dict[str, Any]
 Answer = TypeVar("Answer")
-MOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # All in seconds. How long a server may be silent before a launcher gives up, and the pauses until then.
 PATIENCE = 600.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -35,15 +31,13 @@ ANSWER_WITHIN = 30.0
 WATCH_FOR, WATCH_GRACE = 240, 30.0
 # A token that was good before may have run out while this node slept; the kubelet renews it within a minute.
 RENEWAL = 120.0
-KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 LONGEST_TEXT = 500  # characters of a server's message
-LARGEST_LINE = 8 << 20  # bytes of one event; etcd takes objects of 1.5 MiB
 BUSY = (429, 500, 502, 503, 504)
 _HINTS = {
     400: "the object does not fit this cluster's KubeRay, which must be 1.7 or newer",
-    401: "the account's token is not accepted: is the pod's service account still there?",
-    403: "bind the role hpsearch-launch to the pod's service account (k8s/base)",
-    404: "is KubeRay 1.7 or newer installed, and the namespace right?",
+    401: "the token is not accepted: does the account still exist, are you logged in?",
+    403: "bind the role hpsearch-launch to the pod's service account (k8s/base), or ask for the right",
+    404: "is the name right, and the namespace, and is KubeRay 1.7 or newer installed?",
     422: "the object does not fit this cluster's KubeRay, which must be 1.7 or newer",
 }
 
@@ -76,30 +70,36 @@ class NoAnswer(Exception):
         self.pause = pause
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Where the server is, and what to show there; token and CA are read anew for each request."""
+class Reply(Protocol):
+    """An answer while it is still to be read; reading raises OSError, HTTPException or NoAnswer."""
 
-    host: str
-    port: int
-    namespace: str
-    token: Path
-    ca: Path
+    status: int
+    reason: str
+    retry_after: str
 
-    @classmethod
-    def in_pod(cls, environment: Mapping[str, str] = os.environ, mount: Path = MOUNT) -> Access:
-        """The account that is mounted here. Raises UsageError outside of a cluster."""
-        host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT")
-        hint = "this command is for pods of a cluster; give the pod an account whose token is mounted"
-        if not host or not port:
-            raise UsageError("no cluster here: KUBERNETES_SERVICE_HOST and _PORT are not set", hint=hint)
-        if not port.isdigit():
-            raise UsageError(f"KUBERNETES_SERVICE_PORT is {port!r}, not a number", hint=hint)
-        try:
-            namespace = (mount / "namespace").read_text().strip()
-        except OSError as error:
-            raise UsageError(f"no account is mounted in {mount}: {error.strerror}", hint=hint) from error
-        return cls(host, int(port), namespace, mount / "token", mount / "ca.crt")
+    def read(self) -> bytes:
+        """All of it."""
+
+    def readline(self) -> bytes:
+        """The next line; nothing at the end."""
+
+    def close(self) -> None:
+        """Be done with it, and with its connection."""
+
+
+class Road(Protocol):
+    """How requests get to one API server as one account."""
+
+    @property
+    def namespace(self) -> str:
+        """The one that is meant where none is named."""
+
+    @property
+    def place(self) -> str:
+        """Where the server is, for people."""
+
+    def ask(self, method: str, target: str, body: bytes | None, limit: float) -> Reply:
+        """One request; no part of the answer may take longer than the limit (seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +120,12 @@ class Seen:
 
 
 class Client:
-    """Talks to one API server as one account."""
+    """Talks to one API server; after `patience` seconds without an answer it gives up."""
 
-    def __init__(self, access: Access, clock: Time | None = None) -> None:
-        self.access = access
+    def __init__(self, road: Road, clock: Time | None = None, patience: float = PATIENCE) -> None:
+        self.road = road
         self.clock = clock or Time()
+        self._patience = patience
         self._accepted = False
 
     def get(self, path: str, **query: str) -> Json:
@@ -134,6 +135,17 @@ class Client:
     def create(self, path: str, body: Json) -> Json:
         """Make an object, every field of which the server must know. Raises AlreadyThere."""
         return self._asked("POST", path, {"fieldValidation": "Strict"}, body)
+
+    def delete(self, path: str) -> Json:
+        """Delete an object, and what it owns; it may take a while to go. Raises Missing."""
+        return self._asked("DELETE", path, {"propagationPolicy": "Background"})
+
+    def lines(self, path: str, **query: str) -> Iterator[bytes]:
+        """The lines of a text, as they come. Raises NoAnswer when it is cut, Refused and its kin."""
+        reply = self._tried(lambda: self._once("GET", path, query, None, WATCH_FOR))
+        with contextlib.closing(reply), _network():
+            while line := reply.readline():
+                yield line
 
     def follow(self, path: str, name: str, until: float = math.inf) -> Iterator[Seen]:
         """The states of one object from now on until a time of the clock, whatever becomes of the connection.
@@ -173,15 +185,14 @@ class Client:
             "timeoutSeconds": str(seconds),
             "allowWatchBookmarks": "true",
         }
-        limit = seconds + WATCH_GRACE
         try:
-            connection, answer = self._patiently("GET", path, query, None, limit)
+            reply = self._tried(lambda: self._once("GET", path, query, None, seconds + WATCH_GRACE))
         except Refused as refused:
             if refused.status == 410:
                 raise Outdated from refused
             raise
-        with contextlib.closing(connection), _network():
-            while line := answer.readline(LARGEST_LINE):
+        with contextlib.closing(reply), _network():
+            while line := reply.readline():
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     if event["object"].get("code") == 410:
@@ -191,17 +202,12 @@ class Client:
 
     def _asked(self, method: str, path: str, query: Mapping[str, str], body: Json | None = None) -> Json:
         def ask() -> Json:
-            connection, answer = self._once(method, path, query, body, ANSWER_WITHIN)
-            with contextlib.closing(connection), _network():
-                found: Json = json.loads(answer.read())
+            reply = self._once(method, path, query, body, ANSWER_WITHIN)
+            with contextlib.closing(reply), _network():
+                found: Json = json.loads(reply.read())
                 return found
 
         return self._tried(ask)
-
-    def _patiently(
-        self, method: str, path: str, query: Mapping[str, str], body: Json | None, limit: float
-    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
-        return self._tried(lambda: self._once(method, path, query, body, limit))
 
     def _tried(self, ask: Callable[[], Answer]) -> Answer:
         """Ask until there is an answer. Raises ServiceUnavailable when there was none for ten minutes."""
@@ -211,10 +217,9 @@ class Client:
                 found = ask()
             except NoAnswer as error:
                 silent = self.clock.now() - began
-                if silent >= PATIENCE:
-                    where = f"{self.access.host}:{self.access.port}"
+                if silent >= self._patience:
                     raise ServiceUnavailable(
-                        f"the API server at {where} has not answered for {silent:.0f} s: {error}",
+                        f"the API server at {self.road.place} has not answered for {silent:.0f} s: {error}",
                         hint="run it again when the server is back: what was created stays",
                     ) from error
                 self.clock.sleep(max(error.pause, self._pause(count)))
@@ -236,38 +241,16 @@ class Client:
 
     def _once(
         self, method: str, path: str, query: Mapping[str, str], body: Json | None, limit: float
-    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
-        """One request, and the answer while it is still to be read. Raises NoAnswer, Refused and its kin."""
-        headers = {"Authorization": f"Bearer {self._token()}", "Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+    ) -> Reply:
+        """One request, and its answer if that is a success. Raises NoAnswer, Refused and its kin."""
         target = f"{path}?{urlencode(query)}" if query else path
         with _network():
-            trust = ssl.create_default_context(cafile=str(self.access.ca))
-            connection = http.client.HTTPSConnection(
-                self.access.host, self.access.port, timeout=min(limit, ANSWER_WITHIN), context=trust
-            )
-            try:
-                connection.connect()
-                _kept_alive(connection.sock)
-                connection.sock.settimeout(limit)
-                connection.request(method, target, None if body is None else json.dumps(body), headers)
-                answer = connection.getresponse()
-                if answer.status >= 300:
-                    raise _refusal(method, path, answer)
-            except BaseException:
-                connection.close()
-                raise
-        return connection, answer
-
-    def _token(self) -> str:
-        try:
-            return self.access.token.read_text().strip()
-        except OSError as error:
-            raise UsageError(
-                f"the account's token {self.access.token} cannot be read: {error.strerror}",
-                hint="the pod needs automountServiceAccountToken: true",
-            ) from error
+            reply = self.road.ask(method, target, None if body is None else json.dumps(body).encode(), limit)
+            if reply.status < 300:
+                return reply
+            with contextlib.closing(reply):
+                raw = reply.read()
+        raise refusal(f"{method} {path}", reply, raw)
 
 
 @contextlib.contextmanager
@@ -279,29 +262,20 @@ def _network() -> Iterator[None]:
         raise NoAnswer(f"{type(error).__name__}: {error}") from error
 
 
-def _kept_alive(sock: socket.socket) -> None:
-    """A peer that vanished without a word is missed after a minute."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, seconds in KEEPALIVE.items():
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
-
-
-def _refusal(method: str, path: str, answer: http.client.HTTPResponse) -> Exception:
+def refusal(request: str, reply: Reply, raw: bytes) -> Exception:
     """What an answer that is no success means."""
-    raw = answer.read(LARGEST_LINE)
     try:
         told = json.loads(raw)
         message, reason = str(told.get("message", "")), str(told.get("reason", ""))
     except (ValueError, AttributeError):
         message, reason = raw.decode(errors="replace"), ""
-    status = answer.status
-    what = f"HTTP {status} {reason or answer.reason} to {method} {path}: {_text(message)}"
+    status = reply.status
+    what = f"HTTP {status} {reason or reply.reason} to {request}: {_text(message)}"
     if status in BUSY:
-        after = answer.headers.get("Retry-After", "")
+        after = reply.retry_after
         return NoAnswer(what, min(float(after), LONGEST_PAUSE) if after.isdigit() else 0.0)
     if status == 409:
-        if reason == "AlreadyExists":
+        if request.startswith("POST "):
             return AlreadyThere(what)
         return Interrupted(what, hint="somebody else changes the same object: run it again")
     kind = Missing if status == 404 else Refused

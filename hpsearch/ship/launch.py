@@ -153,6 +153,7 @@ class Launcher:
             except AlreadyThere:
                 found = self._find(kind, name)
                 if found is None:
+                    self._clock.sleep(LOOK / 10)
                     continue
                 if _belongs(found, owner["uid"]):
                     self._say(f"{kind} {name} is there already")
@@ -171,7 +172,7 @@ class Launcher:
             return None
 
     def _path(self, kind: str, name: str = "") -> str:
-        namespace = self._client.access.namespace
+        namespace = self._client.road.namespace
         root, plural = _PLACES[kind]
         return f"{root}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
 

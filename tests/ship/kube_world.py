@@ -15,7 +15,8 @@ from kube_ray import Clock
 from kube_server import Api, served
 from kube_store import Store, as_it_is
 
-from hpsearch.ship.api import Access, Client, Time
+from hpsearch.ship.access import Access
+from hpsearch.ship.api import Client, Time
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]

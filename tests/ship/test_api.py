@@ -14,10 +14,10 @@ from kube_server import Fault
 from kube_world import ACCOUNT, SPACE, World, world
 
 from hpsearch.errors import Interrupted, ServiceUnavailable, UsageError
+from hpsearch.ship.access import Access
 from hpsearch.ship.api import (
     LONGEST_PAUSE,
     PATIENCE,
-    Access,
     AlreadyThere,
     Client,
     Missing,
@@ -110,9 +110,9 @@ def test_no_message_of_a_server_shows_a_token(cluster: World) -> None:
 
 
 def test_a_conflict_that_is_no_name_is_temporary(cluster: World) -> None:
-    cluster.api.faults.append(Fault("GET", status=409))
+    cluster.api.faults.append(Fault("DELETE", status=409))
     with pytest.raises(Interrupted):
-        cluster.client().get(RAYJOBS)
+        cluster.client().delete(f"{RAYJOBS}/one")
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -154,7 +154,7 @@ def test_a_silent_server_is_given_up_after_ten_minutes_with_69(cluster: World) -
 def test_nobody_listening_is_silence_too(cluster: World) -> None:
     slept = Slept()
     client = cluster.client(slept.time)
-    object.__setattr__(client.access, "port", 1)
+    object.__setattr__(client.road, "port", 1)
     with pytest.raises(ServiceUnavailable, match=r"127\.0\.0\.1:1"):
         client.get(RAYJOBS)
 
