@@ -11,7 +11,7 @@ import yaml
 from hpsearch.ship import render
 from hpsearch.ship.job import Group, Job, Platform, Profile, SecretKey, Sweep
 from hpsearch.ship.lint import checks, crds, sources
-from hpsearch.ship.lint.document import read
+from hpsearch.ship.lint.document import Document
 from hpsearch.ship.lint.finding import Finding
 from hpsearch.ship.lint.sources import Sources
 
@@ -29,7 +29,7 @@ trainingInput:
     maxTrials: 40
     maxParallelTrials: 4
     params:
-      - {parameterName: learning_rate, type: DOUBLE, minValue: 1e-5, maxValue: 1e-1, scaleType: UNIT_LOG_SCALE}
+      - {parameterName: rate, type: DOUBLE, minValue: 1e-5, maxValue: 1e-1, scaleType: UNIT_LOG_SCALE}
 """
 # Takes a key away where an edit gives it as the value.
 GONE = object()
@@ -247,29 +247,23 @@ def documents(text: str) -> list[Object]:
 
 
 def edited(value: Any, path: str, new: Any) -> None:
-    """Set, or take away, what stands at a path: words with blanks between them, numbers for places in lists."""
+    """Set, or take away, what stands at a path: words with blanks between, numbers for places in lists."""
     *way, last = (int(step) if step.isdigit() else step for step in path.split(" "))
     for step in way:
-        if isinstance(value, dict):
-            value = value.setdefault(step, {})
-        else:
-            value = value[int(step)]
+        value = value.setdefault(step, {}) if isinstance(value, dict) else value[int(step)]
     if new is GONE:
         del value[last]
     elif isinstance(value, list) and last == len(value):
-        value.append(new)
+        value.append(copy.deepcopy(new))
     else:
-        value[last] = new
+        value[last] = copy.deepcopy(new)
 
 
 def gathered(*objects: Object) -> Sources:
-    """Objects as if they had been read from one file."""
-    text = yaml.safe_dump_all(objects, sort_keys=False, width=1000)
+    """Objects as if they had been read from one file, but for their lines."""
     given = Sources(files=["some.yaml"])
-    found, problems = read(text)
-    assert not problems
-    for document in found:
-        sources._add(given, "some.yaml", document, document.value, ())
+    for value in objects:
+        sources._add(given, "some.yaml", Document(value), value, ())
     return given
 
 

@@ -1,0 +1,66 @@
+"""Edits that spoil a RayJob, and the rules that an edited one breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lint_world as world
+from lint_world import GONE, Object
+
+from hpsearch.ship.lint import kueue
+
+Edits = dict[str, Any]
+Case = tuple[str, Callable[[], list[Object]], Edits, Edits]
+
+SPEC = "spec rayClusterSpec"
+HEAD = f"{SPEC} headGroupSpec"
+HEAD_POD = f"{HEAD} template spec"
+BOX = f"{HEAD_POD} containers 0"
+GROUP = f"{SPEC} workerGroupSpecs 0"
+OPTIONS = f"{SPEC} autoscalerOptions"
+RULE = "spec deletionStrategy deletionRules"
+SUBMITTER = "spec submitterPodTemplate spec containers 0"
+QUEUE = f"metadata labels {kueue.QUEUE}"
+NO_SUBMITTER = {"spec submitterPodTemplate": GONE, "spec submitterConfig": GONE}
+SIDECAR = {"spec submissionMode": "SidecarMode"}
+SELECTED = {"spec clusterSelector": {"ray.io/cluster": "mine"}, "spec backoffLimit": 0}
+FIXED = {f"{SPEC} enableInTreeAutoscaling": False, OPTIONS: GONE}
+PLAIN_GROUPS = {
+    f"{SPEC} workerGroupSpecs {i} {k}": GONE for i in (0, 1) for k in ("priority", "idleTimeoutSeconds")
+}
+LEGACY = {
+    "spec deletionStrategy": {"onSuccess": {"policy": "DeleteSelf"}, "onFailure": {"policy": "DeleteCluster"}}
+}
+KEPT = {"spec shutdownAfterJobFinishes": False, "spec ttlSecondsAfterFinished": 0}
+
+
+def env(name: str, value: str) -> Edits:
+    """One more variable of the head."""
+    return {f"{BOX} env 0": {"name": name, "value": value}}
+
+
+def rule(policy: str, ttl: int = 1800, **condition: str) -> Object:
+    """A deletion rule."""
+    return {"policy": policy, "condition": {**condition, "ttlSeconds": ttl}}
+
+
+def service() -> list[Object]:
+    return world.cluster("RayService")
+
+
+def service_at(path: str) -> str:
+    return path.replace(SPEC, "spec rayClusterConfig")
+
+
+def about(made: list[Object]) -> Object:
+    """The object that a case edits: the one of KubeRay."""
+    return next(each for each in made if each["apiVersion"].startswith("ray.io/"))
+
+
+def spoiled(base: Callable[[], list[Object]], edits: Edits) -> set[str]:
+    """The rules that an edited manifest breaks."""
+    made = base()
+    for path, new in edits.items():
+        world.edited(about(made), path, new)
+    return {finding.rule for finding in world.ruled(*made)}
