@@ -96,6 +96,7 @@ class Zygote:
         memory: int | None = None,
         ignored: tuple[int, ...] = (),
         settings: Mapping[str, float] | None = None,
+        umask: int | None = None,
     ) -> Driver:
         """Run `hpsearch WORDS`; without `out` and `err` they are files.
 
@@ -115,6 +116,7 @@ class Zygote:
             "memory": memory,
             "ignored": ignored,
             "settings": dict(settings or {}),
+            "umask": umask,
         }
         with self._asking, self._changed:
             assert self._process.stdin
@@ -213,15 +215,8 @@ def _reap(tell: int) -> None:
         os.write(tell, f"ended {pid} {os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-def _become(command: dict[str, Any]) -> None:
-    """Be the driver of a command from here to its end."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number in command["ignored"]:
-        signal.signal(number, signal.SIG_IGN)
-    os.setsid()
-    os.chdir(command["cwd"])
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+def _connect(command: dict[str, Any]) -> None:
+    """Give a driver the standard streams that it shall have."""
     for number, name in ((1, "out"), (2, "err")):
         # Only a terminal that is opened for reading becomes the session's own.
         way = os.O_RDWR if command[name].startswith("/dev/pts/") else os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -231,7 +226,21 @@ def _become(command: dict[str, Any]) -> None:
     for number in command["closed"]:
         os.close(number)
         setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+
+
+def _become(command: dict[str, Any]) -> None:
+    """Be the driver of a command from here to its end."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in command["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
+    os.setsid()
+    os.chdir(command["cwd"])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    _connect(command)
     os.environ.update(command["environment"])
+    if command["umask"] is not None:
+        os.umask(command["umask"])
     if command["memory"] is not None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limit = used + command["memory"]
