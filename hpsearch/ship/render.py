@@ -16,6 +16,8 @@ STUDY, SHA256, DIGEST = "hpsearch/study", "hpsearch/space-sha256", "hpsearch/ima
 SCHEDULED_TIME = "hpsearch/scheduled-time"
 # For Ray's shared memory on the head; nothing but reports of a few bytes goes there.
 HEAD_OBJECT_STORE = 256 * Mi
+# Line ends of other alphabets, which YAML folds into blanks unless they are escaped.
+UNWRITTEN = frozenset("\x85\u2028\u2029\ufeff")
 IDLE = 300  # seconds after which a worker without a trial goes; less makes clusters flap
 
 
@@ -92,6 +94,8 @@ def dump(objects: list[Object]) -> str:
 
     def text(dumper: Any, data: str) -> Any:
         style = "|" if "\n" in data else None
+        if set(data) & UNWRITTEN:
+            style = '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
     plain: Any = type("Plain", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})

@@ -10,10 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import kubernetes_validate
+import typer.main
 import yaml
 
+from hpsearch import cli
 from hpsearch.ship import making, render
+from hpsearch.ship.cronjob import FLAGS
 from hpsearch.ship.job import Job
 from hpsearch.spec.model import Resources, Spec
 from hpsearch.spec.reading import read
@@ -126,3 +130,28 @@ def effective(rayjob: Object) -> dict[str, Object]:
             pod["containers"].append(wait)
         found[name] = pod
     return found
+
+
+def asked(words: list[str]) -> making.Wishes:
+    """What the flags of a launcher ask for."""
+    names = {flag: name for name, flag in FLAGS.items()}
+    found: dict[str, Any] = {}
+    given = iter(words)
+    for word in given:
+        flag, equals, value = word.partition("=")
+        if flag not in names:
+            continue
+        value = value if equals else next(given)
+        name = names[flag]
+        found[name] = (*found.get(name, ()), value) if name == "groups" else value
+    return wishes(**found)
+
+
+def parsed(words: list[str]) -> click.Context:
+    """The context of a command of ours as its own door reads it; raises for a word that it does not know."""
+    command: Any = typer.main.get_command(cli.app)
+    context = click.Context(command)
+    while hasattr(command, "get_command"):
+        name, command, words = command.resolve_command(context, words)
+        context = click.Context(command, parent=context, info_name=name)
+    return command.make_context(context.info_name, list(words))

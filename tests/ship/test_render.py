@@ -9,11 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-import typer.main
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from manifests import (
     DIGEST,
@@ -24,6 +22,7 @@ from manifests import (
     conform,
     effective,
     job,
+    parsed,
     rendered,
     sweep,
     templates,
@@ -31,7 +30,6 @@ from manifests import (
     wishes,
 )
 
-from hpsearch import cli
 from hpsearch.ship import making, pods, render
 from hpsearch.ship.choices import Profile, Submitter
 from hpsearch.ship.job import Gi, Schedule
@@ -182,16 +180,6 @@ def test_metadata_holds_names_and_hashes_only() -> None:
 
 
 # -- what is run -----------------------------------------------------------------------------------------
-
-
-def parsed(words: list[str]) -> click.Context:
-    """The context of a command of ours as its own door reads it; raises for a word that it does not know."""
-    command: Any = typer.main.get_command(cli.app)
-    context = click.Context(command)
-    while hasattr(command, "get_command"):
-        name, command, words = command.resolve_command(context, words)
-        context = click.Context(command, parent=context, info_name=name)
-    return command.make_context(context.info_name, list(words))
 
 
 def test_the_entrypoint_is_a_command_that_exists_and_holds_nothing_that_a_shell_acts_on(
@@ -437,6 +425,8 @@ def test_the_same_job_is_the_same_bytes_in_another_process() -> None:
     assert said.stdout.decode() == render.dump(render.render(job()))
 
 
+@example("\x85")
+@example("\r\u2028\ufeff")
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=60))
 def test_any_text_comes_back_from_yaml_as_it_was(text: str) -> None:
