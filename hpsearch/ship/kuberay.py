@@ -100,7 +100,11 @@ def life(rayjob: Json) -> Life:
 
 def outcome(rayjob: Json) -> Outcome | None:
     """What the end of a RayJob means; None while it goes on, which a suspended one does too."""
-    found = life(rayjob)
+    return ending(life(rayjob))
+
+
+def ending(found: Life) -> Outcome | None:
+    """The same of a life that was read."""
     if found.phase == INVALID:
         return Outcome("invalid", USAGE, found.reason or INVALID, found.message)
     if found.phase == COMPLETE:
@@ -111,7 +115,7 @@ def outcome(rayjob: Json) -> Outcome | None:
     if found.phase == FAILED:
         if found.reason in DEADLINES:
             return Outcome("deadline", DEADLINE, found.reason, found.message)
-        return Outcome("failed", _code(rayjob), found.reason or FAILED, found.message)
+        return Outcome("failed", _code(found), found.reason or FAILED, found.message)
     return None
 
 
@@ -127,11 +131,10 @@ def age(since: str, now: datetime) -> float | None:
     return max(0.0, (now - datetime.fromisoformat(since).astimezone(UTC)).total_seconds())
 
 
-def _code(rayjob: Json) -> int:
+def _code(found: Life) -> int:
     """The exit code of a failed one: its driver's, where Ray tells it and it means something."""
-    status = rayjob.get("status") or {}
-    said = _EXIT_CODE.match(str(status.get("message") or ""))
-    code = int(said[1]) if said and status.get("reason") == "AppFailed" else NO_SUCCESS
+    said = _EXIT_CODE.match(found.message)
+    code = int(said[1]) if said and found.reason == "AppFailed" else NO_SUCCESS
     return code if code in EXIT_CODES else NO_SUCCESS
 
 

@@ -31,7 +31,18 @@ _PATH = re.compile(
     r"(?:/api/(?P<core>v1)|/apis/(?P<group>[^/]+)/(?P<version>[^/]+))"
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[^/]+))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<part>[^/]+))?)?/?"
 )
-REASONS = {429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout"}
+REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    409: "Conflict",
+    410: "Expired",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
 
 
 @dataclass
@@ -84,7 +95,8 @@ class Api(ThreadingHTTPServer):
         self.heard = threading.Condition()
         self.faults: list[Fault] = []
         self.errors: list[str] = []
-        self.logs: Callable[[str, str], str] = lambda namespace, pod: ""
+        # What pods have printed, by their names: a time, a space, the line.
+        self.logs: dict[str, list[str]] = {}
         self.bookmarks = 60.0  # seconds between two
         self.tokens: dict[str, User] = {}
         self.ca, chain = certificate(folder)
@@ -147,8 +159,7 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
     def _serve(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        raw = self.rfile.read(length)
+        raw = self._body()
         self._told, self._epoch = False, self.server.store.epoch
         self._log = Request(self.command, self.path)
         self.server.log(self._log)
@@ -162,6 +173,16 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts: list[bytes] = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _read(self, raw: bytes) -> Json | None:
         if "protobuf" in self.headers.get("Content-Type", ""):
@@ -216,7 +237,7 @@ class Handler(BaseHTTPRequestHandler):
         store, dry = self.server.store, self._query.get("dryRun") == "All"
         if self.command == "GET" and (kind, part) == (POD, "log"):
             store.get(kind, namespace, name)
-            return self._send_text(self.server.logs(namespace, name))
+            return self._print(namespace, name)
         if self.command == "GET" and name:
             return self._send(200, store.get(kind, namespace, name))
         if self.command == "GET" and self._query.get("watch") in ("1", "true"):
@@ -295,12 +316,7 @@ class Handler(BaseHTTPRequestHandler):
         with store.changed:
             known = [] if since not in ("", "0") else store.list(kind, namespace, choice)
             start = store.version if since in ("", "0") else int(since)
-        self._log.code = 200
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        self._told = True
+        self._begin("application/json")
         try:
             for each in known:
                 self._chunk({"type": "ADDED", "object": each})
@@ -324,16 +340,45 @@ class Handler(BaseHTTPRequestHandler):
                 self._chunk({"type": "BOOKMARK", "object": mark})
         raise Lost  # all watches were cut
 
+    def _print(self, namespace: str, pod: str) -> None:
+        """A pod's log, from a second on; with `follow` until the pod has ended."""
+        store, told = self.server.store, 0
+        since = self._query.get("sinceTime", "")[:19]
+        self._begin("text/plain")
+        while True:
+            with store.changed:
+                lines = list(self.server.logs.get(pod, ()))
+                phase = (store.find(POD, namespace, pod) or {}).get("status", {}).get("phase", "Failed")
+            for line in (each for each in lines[told:] if each[:19] >= since):
+                text = line if self._query.get("timestamps") == "true" else line.partition(" ")[2]
+                self._raw_chunk(text.encode() + b"\n")
+            told = len(lines)
+            if self._query.get("follow") != "true" or phase in ("Succeeded", "Failed"):
+                self.wfile.write(b"0\r\n\r\n")
+                return
+            with store.changed:
+                store.changed.wait(HEARTBEAT)
+            if store.epoch != self._epoch:
+                raise Lost
+
+    def _begin(self, kind: str) -> None:
+        """An answer of unknown length."""
+        self._log.code = 200
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self._told = True
+
     def _chunk(self, event: Json) -> None:
-        line = json.dumps(event).encode() + b"\n"
+        self._raw_chunk(json.dumps(event).encode() + b"\n")
+
+    def _raw_chunk(self, line: bytes) -> None:
         self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
         self.wfile.flush()
 
     def _send(self, code: int, body: Json) -> None:
         self._send_raw(code, json.dumps(body).encode(), "application/json")
-
-    def _send_text(self, text: str) -> None:
-        self._send_raw(200, text.encode(), "text/plain")
 
     _extra: dict[str, str] = {}  # noqa: RUF012
 

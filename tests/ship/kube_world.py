@@ -124,6 +124,13 @@ class World:
     def client(self, time: Time | None = None) -> Client:
         return Client(Access.in_pod(self.environment, self.mount()), time)
 
+    def admin(self, time: Time | None = None) -> Client:
+        """A client that may do everything, as people at a laptop may."""
+        token = self.mount() / "admin"
+        token.write_text(self.api.admin)
+        road = Access("127.0.0.1", self.api.server_port, SPACE, token, self.mount() / "ca.crt")
+        return Client(road, time)
+
     def own_job(self, name: str = "nightly-29401577", cron: str = "nightly", tick: str = TICK) -> Json:
         """The Job whose pod launches: of a CronJob, or by hand."""
         container = {"name": "launch", "image": IMAGE, "args": ["launch", "/etc/hpsearch/sweep.yaml"]}
