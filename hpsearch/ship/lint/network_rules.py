@@ -56,8 +56,11 @@ def dns(scene: Scene) -> Iterator[Placed]:
 
 
 def _lets(rule: dict[str, Any], port: int) -> bool:
+    """Whether a rule of egress lets a port out of its namespace: pods alone are of the same one."""
+    peers = [peer for _, peer in maps(rule, "to")]
+    outside = not peers or any(set(peer) & {"namespaceSelector", "ipBlock"} for peer in peers)
     listed = [each.get("port") for _, each in maps(rule, "ports")]
-    return not listed or port in listed
+    return outside and (not listed or port in listed)
 
 
 @NETWORK.rule(

@@ -6,7 +6,6 @@ that waits for the head, the autoscaler, the default submitter.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,10 +153,12 @@ def _labels(manifest: Manifest, node: str, group: str) -> dict[str, str]:
 
 def _with_added(template: dict[str, Any], cluster: RayCluster) -> dict[str, Any]:
     """A template with the variables and volumes that the operator adds to the Ray container."""
-    template = copy.deepcopy(template)
-    container = dig(template, "spec", "containers", 0)
-    if not isinstance(container, dict):
+    containers = sequence(template, "spec", "containers")
+    if not containers or not isinstance(containers[0], dict):
         return template
+    # Copies along the way to what is changed; the manifest stays as it is.
+    container = dict(containers[0])
+    template = {**template, "spec": {**template["spec"], "containers": [container, *containers[1:]]}}
     if text(cluster.spec, "authOptions", "mode") == "token":
         secret = text(cluster.spec, "authOptions", "secretName") or cluster.manifest.name
         place = {"secretKeyRef": {"name": secret, "key": "auth_token"}}
@@ -186,7 +187,7 @@ def _waiting(template: dict[str, Any], at: Path) -> tuple[Container, ...]:
     """The init container of a worker, with the first container's image, resources and security context."""
     container = mapping(template, "spec", "containers", 0)
     taken = ("image", "imagePullPolicy", "securityContext", "env", "volumeMounts")
-    value = {key: copy.deepcopy(container[key]) for key in taken if key in container}
+    value = {key: container[key] for key in taken if key in container}
     value |= {"name": "wait-gcs-ready", "resources": {"limits": {"cpu": "200m", "memory": "256Mi"}}}
     return (Container((*at, "spec", "containers", 0), value, "added by KubeRay"),)
 

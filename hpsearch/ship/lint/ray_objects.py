@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -145,7 +144,7 @@ def cluster_of(manifest: Manifest, whole: dict[str, Any], gates: frozenset[str])
     base = _CLUSTER_AT.get(manifest.kind)
     if base is None or not manifest.is_ray or not isinstance(dig(whole, *base), dict):
         return None
-    spec = copy.deepcopy(mapping(whole, *base))
+    spec = dict(mapping(whole, *base))
     groups = sequence(spec, "workerGroupSpecs")
     if groups:
         spec["workerGroupSpecs"] = [_with(_GROUP_DEFAULTS, g) if isinstance(g, dict) else g for g in groups]

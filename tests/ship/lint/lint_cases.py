@@ -54,13 +54,22 @@ def service_at(path: str) -> str:
 
 
 def about(made: list[Object]) -> Object:
-    """The object that a case edits: the one of KubeRay."""
-    return next(each for each in made if each["apiVersion"].startswith("ray.io/"))
+    """The object that a case edits: that of KubeRay, or the first."""
+    return next((each for each in made if each["apiVersion"].startswith("ray.io/")), made[0])
 
 
 def spoiled(base: Callable[[], list[Object]], edits: Edits) -> set[str]:
-    """The rules that an edited manifest breaks."""
+    """The rules that an edited manifest breaks. A path may begin with KIND/NAME of another object."""
     made = base()
+    named = {f"{each['kind']}/{each['metadata']['name']}": each for each in made}
     for path, new in edits.items():
-        world.edited(about(made), path, new)
+        first, _, rest = path.partition(" ")
+        if path in named:
+            made = [each for each in made if each is not named[path]]
+        elif first in named:
+            world.edited(named[first], rest, new)
+        elif path == "+":
+            made.append(new)
+        else:
+            world.edited(about(made), path, new)
     return {finding.rule for finding in world.ruled(*made)}
