@@ -1,15 +1,15 @@
 """What changed since the last tick of a schedule: the best then and now, and the noise to hold against it.
 
-Pure: facts in, findings out. The noise between seeds is measured where a study tried the same params more
-than once, each trial having a seed of its own. Where none did it is not known, and nothing is called better
-or worse: two numbers alone do not say so.
+Pure: facts in, findings out. The noise between seeds is measured where the same params were tried with more
+than one seed: each trial has a seed of its own, and a parameter that is called a seed is one too. Where there
+is no such thing the noise is not known, and nothing is called better or worse: two numbers do not say so.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -25,6 +25,8 @@ from hpsearch.train import code
 CONFIDENCE = 0.95
 # Fields of a Spec with which a value is another quantity.
 QUESTION = ("objectives", "constraints", "selection", "max_steps")
+# Parameters that change nothing but what is drawn.
+SEEDS = ("seed", "random_seed", "rng_seed", "random_state")
 
 
 class Verdict(StrEnum):
@@ -130,17 +132,23 @@ def changes(then: History, now: History) -> Changes:
     """What became of a schedule from one tick to another."""
     old, new = then.study.spec, now.study.spec
     alike = all(getattr(old, name) == getattr(new, name) for name in QUESTION)
-    compared = tuple(_compared(each, then, now, alike) for each in new.objectives)
+    repeated = _again(then, now, new.objective) if alike else None
+    steady = repeated is not None and not repeated.differ
+    compared = tuple(_compared(each, then, now, alike, steady) for each in new.objectives)
     changed = [str(each) for each in classify(old, new).differences]
     if then.revisions and now.revisions:
         changed += code.changes(then.revisions[-1].code, now.revisions[-1].code)
-    repeated = _again(then, now, new.objective) if alike else None
     return Changes(then.study.name, now.study.name, compared, tuple(changed), repeated)
 
 
-def noise_of(objective: Objective, *histories: History) -> Noise | None:
-    """The noise between seeds, from trials of one study with the same params; None where there are none."""
-    groups = [group for each in histories for group in _groups(each, objective) if len(group) > 1]
+def noise_of(objective: Objective, then: History, now: History, *, steady: bool = False) -> Noise | None:
+    """The noise between seeds, from trials with the same params; None where no params were tried twice.
+
+    `steady`: what had the same seed in both gave the same values, so that trials of both are compared; else
+    what changed between them would count as noise.
+    """
+    together = [(then, now)] if steady else [(then,), (now,)]
+    groups = [group for each in together for group in _groups(each, objective) if len(group) > 1]
     if not groups:
         return None
     total = sum(len(group) for group in groups)
@@ -148,24 +156,29 @@ def noise_of(objective: Objective, *histories: History) -> Noise | None:
     return Noise(math.sqrt(squares / (total - len(groups))), len(groups), total)
 
 
-def _groups(history: History, objective: Objective) -> Iterable[list[float]]:
-    """The values of completed trials by their params; those that ended at another step are others."""
-    found: dict[object, list[float]] = defaultdict(list)
-    for trial in history.trials:
-        pair = trial.outcome(objective, history.study.spec.selection)
-        if trial.state is State.COMPLETED and pair:
-            found[tuple(sorted(trial.params.items())), trial.step].append(pair[1])
-    return found.values()
+def _groups(histories: Sequence[History], objective: Objective) -> Iterator[list[float]]:
+    """The values of completed trials with the same params and last step, one for each seed."""
+    found: dict[object, dict[object, float]] = defaultdict(dict)
+    for history in histories:
+        for trial in history.trials:
+            pair = trial.outcome(objective, history.study.spec.selection)
+            if trial.state is State.COMPLETED and pair:
+                params = tuple(sorted(each for each in trial.params.items() if each[0] not in SEEDS))
+                # A trial's seed follows from its number.
+                seed = trial.number, *(trial.params.get(name) for name in SEEDS)
+                found[params, trial.step][seed] = pair[1]
+    for values in found.values():
+        yield list(values.values())
 
 
-def _compared(objective: Objective, then: History, now: History, alike: bool) -> Compared:
+def _compared(objective: Objective, then: History, now: History, alike: bool, steady: bool) -> Compared:
     earlier = _best(objective, then) if alike else None
     found = Compared(
         objective.metric, str(objective.goal), earlier, _best(objective, now), None, Verdict.NOTHING
     )
     if found.then is None or found.now is None:
         return found
-    noise = noise_of(objective, then, now)
+    noise = noise_of(objective, then, now, steady=steady)
     verdict = _verdict(objective, found.then.value, found.now.value, noise)
     return Compared(found.metric, found.goal, found.then, found.now, noise, verdict)
 
