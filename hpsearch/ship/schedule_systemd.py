@@ -20,6 +20,7 @@ AGAIN = (69, 73, 75)
 TRIES, RETRY = 5, 60
 # A driver leaves within 22 s of the signal; what is left behind then is killed.
 STOP = 60
+INSTANCE = "%i"
 _UNIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -47,7 +48,7 @@ def units(schedule: Schedule, *, user: bool) -> list[File]:
     timer = File(f"{unit}.timer", _timer(schedule), 0o644)
     if schedule.overlap is Overlap.SKIP:
         return [timer, File(f"{unit}.service", _service(schedule, schedule.due, []), 0o644)]
-    tick = _service(schedule, "%i", _turns(schedule))
+    tick = _service(schedule, INSTANCE, _turns(schedule))
     return [
         timer,
         File(f"{unit}.service", _dispatcher(schedule, unit, user=user), 0o644),
@@ -80,7 +81,7 @@ def _timer(schedule: Schedule) -> str:
 
 
 def _service(schedule: Schedule, scheduled_time: str, before: list[str]) -> str:
-    """What runs one tick; the time `%i` is that of an instance."""
+    """What runs one tick."""
     command = schedule.command(scheduled_time, schedule.status_file)
     lines = [
         *_about(f"The sweep {schedule.sweep.name}, one tick", schedule),
@@ -96,7 +97,7 @@ def _service(schedule: Schedule, scheduled_time: str, before: list[str]) -> str:
         "UMask=0077",
         *([f"EnvironmentFile={_escaped(str(schedule.environment))}"] if schedule.environment else []),
         "Environment=PYTHONUNBUFFERED=1",
-        f"ExecStart={_words([*before, *command], instance=scheduled_time == '%i')}",
+        f"ExecStart={_words([*before, *command], instance=scheduled_time == INSTANCE)}",
         "# What was interrupted goes on in the same study; what has failed is not tried again.",
         "Restart=on-failure",
         f"RestartSec={RETRY}",
@@ -146,12 +147,8 @@ def _about(what: str, schedule: Schedule) -> list[str]:
 
 
 def _words(words: list[str], *, instance: bool) -> str:
-    """A command line as systemd reads it: nothing in it is a specifier, a variable or a quote but `%i`."""
-    return " ".join("%i".join(_word(part) for part in _parts(word, instance)) for word in words)
-
-
-def _parts(word: str, instance: bool) -> list[str]:
-    return word.split("%i") if instance else [word]
+    """A command line as systemd reads it: nothing in it acts, but a word that is the instance's own name."""
+    return " ".join(word if instance and word == INSTANCE else _word(word) for word in words)
 
 
 def _word(text: str) -> str:
