@@ -95,7 +95,7 @@ def _folder(version: str) -> tuple[str, str]:
 
 
 def _parts(version: str) -> tuple[int, int] | None:
-    found = re.match(r"v?(\d{1,3})\.(\d{1,3})(?!\d)", version)
+    found = re.fullmatch(r"v?(\d{1,3})\.(\d{1,3})(\.\d+)?(-.*)?", version)
     return (int(found[1]), int(found[2])) if found else None
 
 

@@ -231,14 +231,18 @@ def cluster(kind: str = "RayCluster") -> list[Object]:
     """A cluster of its own, or a RayService's."""
     spec = job()[1]["spec"]["rayClusterSpec"]
     spec = spec if kind == "RayCluster" else {"rayClusterConfig": spec}
-    return [{"apiVersion": "ray.io/v1", "kind": kind, "metadata": {"name": "mine"}, "spec": spec}]
+    return [{"apiVersion": "ray.io/v1", "kind": kind, "metadata": {"name": "mine"}, "spec": spec}, job()[0]]
 
 
 def ray_cron() -> list[Object]:
     """A RayCronJob of the same job."""
     spec = {"schedule": "17 5 * * *", "timeZone": "Etc/UTC", "jobTemplate": job()[1]["spec"]}
-    spec["jobTemplate"]["entrypoint"] = spec["jobTemplate"]["entrypoint"].replace(" --study auto-mpg", "")
-    return [{"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": {"name": "nightly"}, "spec": spec}]
+    driver = spec["jobTemplate"]["entrypoint"].replace(" --study auto-mpg", "")
+    command = spec["jobTemplate"]["submitterPodTemplate"]["spec"]["containers"][0]["command"]
+    command[command.index("--") + 1 :] = driver.split()
+    spec["jobTemplate"]["entrypoint"] = driver
+    metadata = {"name": "nightly"}
+    return [{"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": metadata, "spec": spec}, job()[0]]
 
 
 def documents(text: str) -> list[Object]:
