@@ -136,12 +136,12 @@ def drive(load: Load, directory: Path) -> dict[str, float]:
     search.conclude(2)
     store.close()
     size = sum(path.stat().st_size for path in (directory / "load").glob("study.db*"))
-    measurements = sum(len(m.metrics) for trial in search.trials.values() for m in trial.measurements)
     started = time.perf_counter()
     again = Home(directory).open("load")
     trials = again.take(3).trials
     reading = time.perf_counter() - started
     again.close()
+    measurements = sum(len(m.metrics) for trial in trials for m in trial.measurements)
     assert len(trials) == load.trials == len(search.trials)
     return {
         "trials": len(trials),

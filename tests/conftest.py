@@ -28,7 +28,7 @@ LINE = re.compile(r"\b\d+ of 64 faults survived")
 SURVIVED = "survived faults"
 
 # Of these fixtures of a session there shall be one on a machine: all their tests run in one process.
-ONE_OF_A_KIND = {"ray_cluster": "ray", "ray_address": "ray", "long_lived": "mlflow server"}
+ONE_OF_A_KIND = {"ray_cluster": "ray", "ray_address": "ray", "stable": "mlflow server"}
 
 # Ray's workers are the most patient processes of a machine; here they would wait for all other tests.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -111,16 +111,18 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
     """One Ray for all tests of a session, on loopback; they may add nodes, and it soon misses dead ones."""
-    from ray.cluster_utils import Cluster
-
     from hpsearch.run import cluster  # first: it sets what Ray reads at its import
 
     assert cluster.SETTINGS
+    from ray._private import utils
+    from ray.cluster_utils import Cluster
+
     checks = {"period_ms": "1000", "failure_threshold": "3", "initial_delay_ms": "1000"}
     head = {"num_cpus": 2, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in checks.items():
             patch.setenv(f"RAY_health_check_{name}", value)
+        patch.setattr(utils, "get_dashboard_dependency_error", lambda: "not wanted")  # starts sooner
         node = Cluster(initialize_head=True, head_node_args=head)
     yield node
     node.shutdown()

@@ -160,10 +160,25 @@ def _apart(mark: str) -> Iterator[None]:
     """
     os.environ[undertaker.VARIABLE] = mark
     try:
-        with _on_loopback():
+        with _on_loopback(), _bare():
             yield
     finally:
         del os.environ[undertaker.VARIABLE]
+
+
+@contextlib.contextmanager
+def _bare() -> Iterator[None]:
+    """Within it, a Ray starts as where the extra ray[default] is not installed.
+
+    What that brings, a dashboard's modules on each node, nobody asks for anything here: they would cost each
+    start seconds, and listen.
+    """
+    known = ray._private.utils.get_dashboard_dependency_error
+    ray._private.utils.get_dashboard_dependency_error = lambda: "not wanted"
+    try:
+        yield
+    finally:
+        ray._private.utils.get_dashboard_dependency_error = known
 
 
 @contextlib.contextmanager

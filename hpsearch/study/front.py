@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from hpsearch.spec.model import Constraint, Spec
-from hpsearch.study.trial import State, Study, Trial
+from hpsearch.study.trial import Measurement, State, Study, Trial
 
 
 def best_of(trials: Iterable[Trial], study: Study) -> Trial | None:
@@ -54,6 +54,25 @@ def broken(trial: Trial, spec: Spec) -> list[Constraint]:
     """The constraints that a trial does not keep at its end; one that was never measured is not kept."""
     last = {each: trial.values(each.objective.metric)[-1:] for each in spec.constraints}
     return [each for each, found in last.items() if not found or each.violation(found[0][1]) > 0]
+
+
+def what_counts(trial: Trial, spec: Spec) -> list[Measurement]:
+    """Of an ended trial's measurements those by which it is compared, and the last one, in order of steps.
+
+    A study of many trials need not hold more of those that have ended: the store does.
+    """
+    judged = {each.metric for each in spec.objectives} | {each.objective.metric for each in spec.constraints}
+    steps = {trial.step}
+    for objective in spec.objectives:
+        if found := trial.outcome(objective, spec.selection):
+            steps.add(found[0])
+    for constraint in spec.constraints:
+        steps |= {step for step, _ in trial.values(constraint.objective.metric)[-1:]}
+    return [
+        Measurement(m.step, {name: value for name, value in m.metrics.items() if name in judged}, m.time)
+        for m in trial.measurements
+        if m.step in steps
+    ]
 
 
 def _scored(trials: Iterable[Trial], spec: Spec) -> list[tuple[tuple[float, ...], Trial]]:

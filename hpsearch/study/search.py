@@ -15,7 +15,7 @@ from typing import Protocol
 
 from hpsearch import faults
 from hpsearch.spec.model import Objective
-from hpsearch.study.front import best_of
+from hpsearch.study.front import best_of, what_counts
 from hpsearch.study.launching import are_spent, launch_of, newest
 from hpsearch.study.pruning import Pruner
 from hpsearch.study.stopping import StoppingRule
@@ -121,6 +121,7 @@ class Search:
             self._fold(recorded)
             if recorded.ending:
                 self._ended[recorded.state] += 1
+                self._condense(recorded)
             else:
                 self._waiting.append(recorded.number)
         places = {number: place for place, number in enumerate(order)}
@@ -358,6 +359,11 @@ class Search:
         self._pruner.ended(trial)
         self._stopping.ended(trial)
         self._check_failures(ending.time)
+        self._condense(trial)
+
+    def _condense(self, trial: Trial) -> None:
+        """Everybody has been told of an ended trial's curve: the store remembers it, this process need not."""
+        trial.measurements = what_counts(trial, self.study.spec)
 
     def _check_failures(self, now: int) -> None:
         """Stop at maxFailedTrials; where that is 0, when failing is clearly the rule.

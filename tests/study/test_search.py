@@ -168,7 +168,7 @@ def test_a_pruned_trial_ends_at_the_step_that_decided_it_whatever_came_later() -
     launched(search)
     assert not search.measure(0, 1, [seen(10), seen(20), seen(30), end()], 5)
     trial = search.trials[0]
-    assert [m.step for m in trial.measurements] == [10, 20]
+    assert [m.step for m in trial.measurements] == [20], "of an ended trial its last and best are kept"
     assert trial.ending == Ending(State.PRUNED, "too bad at 20", 5)
     assert ("ended", 0, State.PRUNED, None) in notebook.heard
 
