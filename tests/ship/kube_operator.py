@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from kube_controllers import Controllers, owner_of
+from kube_controllers import Controllers
 from kube_kinds import JOB, RAY_CLUSTER, RAY_JOB
+from kube_parts import cluster_of, problems, submitter_of
 from kube_ray import TERMINAL, Clock, Down, PlayedPods, PlayedRay, Pods, Ray
 from kube_store import Store
 
@@ -27,24 +28,6 @@ NOT_RETRIED = ("DeadlineExceeded", "JobStatusCheckTimeoutExceeded")
 RESET = ("rayClusterStatus", "rayClusterName", "dashboardURL", "jobId", "message", "reason", "rayJobInfo")
 # A store that never comes to rest is a bug of this simulator.
 STEPS = 100
-
-
-def problems(rayjob: Json) -> list[str]:
-    """What the operator finds wrong with an object that the server has taken: the rules that tests need."""
-    spec = rayjob["spec"]
-    shutdown, selector = spec.get("shutdownAfterJobFinishes"), spec.get("clusterSelector")
-    found = {
-        "the RayJob name is too long": len(rayjob["metadata"]["name"]) > 47,
-        "suspend needs shutdownAfterJobFinishes": spec.get("suspend") and not shutdown,
-        "ttlSecondsAfterFinished needs shutdownAfterJobFinishes": spec.get("ttlSecondsAfterFinished")
-        and not shutdown,
-        "backoffLimit excludes clusterSelector": spec.get("backoffLimit") and selector,
-        "deletionRules exclude shutdownAfterJobFinishes": spec.get("deletionStrategy") and shutdown,
-        "one of rayClusterSpec and clusterSelector must be set": not (spec.get("rayClusterSpec") or selector),
-        "rayVersion must be set for authOptions": (spec.get("rayClusterSpec") or {}).get("authOptions")
-        and not spec["rayClusterSpec"].get("rayVersion"),
-    }
-    return [text for text, wrong in found.items() if wrong]
 
 
 class Operator:
@@ -320,50 +303,15 @@ class Operator:
         return self.store.find(RAY_CLUSTER, rayjob["metadata"]["namespace"], name)
 
     def _make_cluster(self, rayjob: Json, status: Json) -> Json:
-        meta = {
-            "name": status["rayClusterName"],
-            "labels": {**(rayjob["metadata"].get("labels") or {}), **_origin(rayjob)},
-            "annotations": rayjob["metadata"].get("annotations") or {},
-            "ownerReferences": [owner_of(rayjob)],
-        }
-        body = {"metadata": meta, "spec": copy.deepcopy(rayjob["spec"]["rayClusterSpec"])}
+        body = cluster_of(rayjob, status["rayClusterName"])
         return self.store.create(RAY_CLUSTER, rayjob["metadata"]["namespace"], body)
 
     def _submitter(self, rayjob: Json, status: Json) -> None:
         """The Job that submits: whatever Job has the RayJob's name already is taken for it."""
-        meta, spec = rayjob["metadata"], rayjob["spec"]
-        if self.store.find(JOB, meta["namespace"], meta["name"]):
-            return
-        template = copy.deepcopy(spec.get("submitterPodTemplate") or _default_submitter(spec))
-        added = [
-            {"name": "RAY_DASHBOARD_ADDRESS", "value": status["dashboardURL"]},
-            {"name": "RAY_JOB_SUBMISSION_ID", "value": status["jobId"]},
-        ]
-        if auth := spec["rayClusterSpec"].get("authOptions"):
-            secret = {"name": auth.get("secretName") or status["rayClusterName"], "key": "auth_token"}
-            added.append({"name": "RAY_AUTH_MODE", "value": "token"})
-            added.append({"name": "RAY_AUTH_TOKEN", "valueFrom": {"secretKeyRef": secret}})
-        first = template["spec"]["containers"][0]
-        first["env"] = [*first.get("env", ()), *added]
-        template["spec"].setdefault("restartPolicy", "Never")
-        named = {"name": meta["name"], "labels": _origin(rayjob), "ownerReferences": [owner_of(rayjob)]}
-        limit = (spec.get("submitterConfig") or {}).get("backoffLimit", 2)
-        self.store.create(
-            JOB, meta["namespace"], {"metadata": named, "spec": {"backoffLimit": limit, "template": template}}
-        )
+        meta = rayjob["metadata"]
+        if not self.store.find(JOB, meta["namespace"], meta["name"]):
+            self.store.create(JOB, meta["namespace"], submitter_of(rayjob, status))
 
 
 def _fail(status: Json, reason: str, message: str) -> None:
     status |= {"jobDeploymentStatus": "Failed", "reason": reason, "message": message}
-
-
-def _origin(rayjob: Json) -> dict[str, str]:
-    return {
-        "ray.io/originated-from-cr-name": rayjob["metadata"]["name"],
-        "ray.io/originated-from-crd": "RayJob",
-    }
-
-
-def _default_submitter(spec: Json) -> Json:
-    head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-    return {"spec": {"restartPolicy": "Never", "containers": [{"name": "submitter", "image": head["image"]}]}}

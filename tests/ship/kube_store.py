@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
+import pickle
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -54,6 +54,11 @@ class Change:
     after: Json | None
 
 
+def copied(value: Any) -> Any:
+    """A copy of plain data, much faster than deepcopy."""
+    return pickle.loads(pickle.dumps(value, -1))
+
+
 def as_it_is(kind: Kind, body: Json, strict: bool) -> tuple[Json, list[str]]:
     return body, []
 
@@ -81,7 +86,7 @@ class Store:
             found = self.objects.get((kind, namespace, name))
             if found is None:
                 raise Rejected(404, "NotFound", f'{kind.what} "{name}" not found')
-            return copy.deepcopy(found)
+            return copied(found)
 
     def find(self, kind: Kind, namespace: str, name: str) -> Json | None:
         try:
@@ -95,7 +100,7 @@ class Store:
             found = [
                 each for key, each in self.objects.items() if self._fits(key, each, kind, namespace, choice)
             ]
-            return copy.deepcopy(sorted(found, key=lambda each: each["metadata"]["name"]))
+            return copied(sorted(found, key=lambda each: each["metadata"]["name"]))
 
     def watch(
         self, kind: Kind, namespace: str, choice: Choice | None, since: int, epoch: int, patience: float
@@ -124,9 +129,9 @@ class Store:
         was = change.before is not None and self._fits(change.key, change.before, kind, namespace, choice)
         is_ = change.after is not None and self._fits(change.key, change.after, kind, namespace, choice)
         if is_ and change.after is not None:
-            return "MODIFIED" if was else "ADDED", copy.deepcopy(change.after)
+            return "MODIFIED" if was else "ADDED", copied(change.after)
         if was and change.before is not None:
-            gone = copy.deepcopy(change.after or change.before)
+            gone = copied(change.after or change.before)
             gone["metadata"]["resourceVersion"] = str(change.version)
             return "DELETED", gone
         return None
@@ -155,7 +160,7 @@ class Store:
         self, kind: Kind, namespace: str, body: Json, *, strict: bool = True, dry: bool = False
     ) -> Json:
         with self.changed:
-            made = copy.deepcopy(body)
+            made = copied(body)
             meta = made.setdefault("metadata", {})
             made.update({"apiVersion": kind.api_version, "kind": kind.name})
             if not meta.get("name") and meta.get("generateName"):
@@ -177,7 +182,7 @@ class Store:
             if dry:
                 return made
             self._put(key, made)
-            return copy.deepcopy(made)
+            return copied(made)
 
     def replace(
         self, kind: Kind, namespace: str, name: str, body: Json, part: str = "", *, dry: bool = False
@@ -189,9 +194,9 @@ class Store:
             if said and said != old["metadata"]["resourceVersion"]:
                 raise Rejected(409, "Conflict", f'{kind.what} "{name}": the object has been modified')
             if part == "status":
-                new = old | {"status": copy.deepcopy(body.get("status", {}))}
+                new = old | {"status": copied(body.get("status", {}))}
             else:
-                new = copy.deepcopy(body)
+                new = copied(body)
                 new["metadata"] |= {k: v for k, v in old["metadata"].items() if k in KEPT}
                 if kind.status:
                     new = {k: v for k, v in new.items() if k != "status"}
@@ -208,7 +213,7 @@ class Store:
                 self._remove(key)
             else:
                 self._put(key, new)
-            return copy.deepcopy(new)
+            return copied(new)
 
     def patch(
         self, kind: Kind, namespace: str, name: str, patch: Json, part: str = "", *, dry: bool = False
@@ -254,7 +259,7 @@ class Store:
     def _put(self, key: Key, made: Json) -> None:
         self.version += 1
         made["metadata"]["resourceVersion"] = str(self.version)
-        stored = copy.deepcopy(made)
+        stored = copied(made)
         self.history.append(Change(self.version, key, self.objects.get(key), stored))
         self.objects[key] = stored
         self.collect()
@@ -308,7 +313,7 @@ def _in_foreground(found: Json) -> bool:
 def merge(old: Any, patch: Any) -> Any:
     """What a merge patch makes of a value."""
     if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
+        return copied(patch)
     merged = dict(old) if isinstance(old, dict) else {}
     for name, value in patch.items():
         if value is None:

@@ -40,6 +40,7 @@ hpsearch: {maxSteps: 20, measureEvery: 10}
 """
 
 
+@functools.cache
 def our_role() -> list[Json]:
     """The launcher's account, role and binding, as the manifests have them."""
     import yaml

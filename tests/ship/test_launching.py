@@ -117,18 +117,17 @@ def test_a_launcher_on_sigterm_leaves_the_rayjob_alone_and_the_next_one_goes_on(
     assert [request.method for request in cluster.api.requests if request.method not in ("GET", "POST")] == []
 
 
-@pytest.mark.parametrize("where", ["a creation", "a pause"])
-def test_a_launcher_on_sigterm_waits_for_nothing(cluster: World, where: str) -> None:
-    faults = {
-        "a creation": Fault("POST", "rayjobs", delay=5.0),
-        "a pause": Fault("POST", "rayjobs", status=429, headers={"Retry-After": "30"}, times=9),
-    }
-    cluster.api.faults.append(faults[where])
-    process = begun(cluster)
-    cluster.api.wait_for("POST", "rayjobs", within=60)
-    process.send_signal(signal.SIGTERM)
-    code, answer, _ = ended(process)
-    assert (code, answer["outcome"]) == (75, "interrupted")
+def test_a_launcher_on_sigterm_waits_for_nothing(cluster: World) -> None:
+    cluster.own_job("other-1")
+    cluster.api.faults.append(Fault("POST", "rayjobs", delay=5.0))  # one waits for an answer
+    cluster.api.faults.append(Fault("POST", "rayjobs", status=429, headers={"Retry-After": "30"}, times=9))
+    processes = [begun(cluster), begun(cluster, "--job-name", "other-1")]  # the other one pauses
+    cluster.api.wait_for("POST", "rayjobs", 2, within=60)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        code, answer, _ = ended(process)
+        assert (code, answer["outcome"]) == (75, "interrupted")
 
 
 # -- in this process --------------------------------------------------------------------------------

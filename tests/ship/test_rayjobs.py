@@ -111,7 +111,8 @@ def test_lines_of_the_same_moment_are_all_told(cluster: World) -> None:
 def test_a_followed_log_outlives_dropped_streams_and_attempts_and_repeats_nothing(cluster: World) -> None:
     begun(cluster)
     first = submitter(cluster)
-    cluster.api.logs[first] = lines("one", "two") + lines("two again")
+    cluster.api.logs[first] = lines("one", "two")
+    cluster.api.logs[first] += [line.replace("two", "two again") for line in lines("", "two")[1:]]  # at once
     told: list[str] = []
     reading = rayjobs.logs(cluster.admin(hurried()), "sweep", follow=True)
     thread = threading.Thread(target=lambda: told.extend(reading))
