@@ -131,7 +131,9 @@ def _be_local(made: Schedule) -> None:
     try:
         mode = made.environment.stat().st_mode
     except OSError as error:
-        raise UsageError(f"--env-file {made.environment}: {error.strerror}") from error
+        raise UsageError(
+            f"--env-file {made.environment}: {error.strerror}", hint="name a file that is there"
+        ) from error
     if mode & 0o077:
         raise UsageError(
             f"--env-file {made.environment} can be read by others (mode {mode & 0o777:o})",

@@ -14,6 +14,7 @@ from hpsearch.ship.schedule import File, Schedule
 
 # How long a replaced tick may take to stop (seconds).
 FAREWELL = 60
+TICK = "$tick"
 # Debian's cron takes no longer command (characters).
 LONGEST = 990
 
@@ -56,23 +57,22 @@ def _line(schedule: Schedule) -> str:
 
     The lock is held by flock itself: no process that a driver left behind keeps it.
     """
-    tick = schedule.command("$tick", schedule.status_file)
-    lock = shlex.quote(str(schedule.lock))
-    command = " ".join('"$tick"' if word == "$tick" else shlex.quote(word) for word in tick)
-    log = shlex.quote(str(schedule.home / f".{schedule.name}.log"))
+
+    def quoted(words: list[str]) -> str:
+        return " ".join(_quoted(word, str(schedule.home)) for word in words)
+
+    log = quoted([str(schedule.home / f".{schedule.name}.log")])
     how = "flock -n -o -E 0" if schedule.overlap is Overlap.SKIP else "flock -o"
-    steps = [
-        "umask 077",
-        f"cd {shlex.quote(str(schedule.directory))}",
-        f"mkdir -p {shlex.quote(str(schedule.home))}",
-    ]
+    steps = ["umask 077", f"cd {shlex.quote(str(schedule.directory))}"]
     if schedule.environment:
         steps.append(f"set -a && . {shlex.quote(str(schedule.environment))} && set +a")
+    steps += [f"home={shlex.quote(str(schedule.home))}", 'mkdir -p "$home"']
     steps.append("tick=$(date -u +%Y-%m-%dT%H:%M:00Z)")
     if schedule.overlap is Overlap.REPLACE:
         stop = [*schedule.program, "stop", "--schedule", schedule.name, "--home", str(schedule.home)]
-        steps.append(f"{shlex.join([*stop, '--within', str(FAREWELL)])} >>{log} 2>&1")
-    steps.append(f"{how} {lock} {command} >>{log} 2>&1")
+        steps.append(f"{quoted([*stop, '--within', str(FAREWELL)])} >>{log} 2>&1")
+    command = quoted([str(schedule.lock), *schedule.command(TICK, schedule.status_file)])
+    steps.append(f"{how} {command} >>{log} 2>&1")
     # To cron a percent sign is the end of the line.
     line = " && ".join(steps).replace("%", r"\%")
     if len(line) > LONGEST:
@@ -81,3 +81,13 @@ def _line(schedule: Schedule) -> str:
             hint="use shorter paths, or --as systemd",
         )
     return line
+
+
+def _quoted(word: str, home: str) -> str:
+    """A word for the shell; the home stands in a variable, because cron takes no long lines."""
+    if word == TICK:
+        return f'"{TICK}"'
+    if word == home or word.startswith(home + "/"):
+        rest = word[len(home) :]
+        return '"$home"' + (shlex.quote(rest) if rest else "")
+    return shlex.quote(word)
