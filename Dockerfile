@@ -14,9 +14,9 @@ RUN /opt/hpsearch/bin/pip install --no-cache-dir --constraint constraints.txt \
         --extra-index-url "https://download.pytorch.org/whl/${TORCH}" torch
 COPY pyproject.toml README.md LICENSE ./
 COPY hpsearch hpsearch
-# ray[default] has the agent that serves probes and jobs; mlflow[auth] the login of the MLflow server.
+# cluster: Ray's agent, which serves probes and jobs. mlflow[auth]: the login of the MLflow server.
 RUN /opt/hpsearch/bin/pip install --no-cache-dir --constraint constraints.txt \
-        ".[examples,postgresql]" "ray[default]" "mlflow[auth]" && \
+        ".[cluster,examples,postgresql]" "mlflow[auth]" && \
     /opt/hpsearch/bin/pip uninstall --yes pip
 
 FROM ${BASE}

@@ -247,7 +247,8 @@ def _mounts() -> list[Object]:
     return [
         {"name": "tmp", "mountPath": "/tmp"},
         {"name": "home", "mountPath": HOME},
-        {"name": "studies", "mountPath": STUDIES},
+        # Beneath it, because the root of a disk has a lost+found that nobody may look into.
+        {"name": "studies", "mountPath": STUDIES.rpartition("/")[0]},
     ]
 
 
