@@ -14,7 +14,7 @@ import pytest
 from mlflow_facts import Facts, Tracking, make_facts
 from outbox_story import lives, told_home
 from tcp_proxy import Proxy
-from tracking_server import Server
+from tracking_server import Server, Stable
 
 __all__ = ["lives", "told_home"]
 
@@ -62,11 +62,21 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
 
 @pytest.fixture(scope="session")
-def long_lived(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Tracking]]:
-    """One `mlflow server` for all tests that do not kill it: to start one costs ten seconds."""
+def stable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stable]:
+    """Where servers come from: to start one from nothing costs ten seconds."""
+    stable = Stable(tmp_path_factory.mktemp("stable") / "log")
+    yield stable
+    stable.close()
+
+
+@pytest.fixture(scope="session")
+def long_lived(
+    template: Path, stable: Stable, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Tracking]]:
+    """One `mlflow server` for all tests that do not kill it."""
     path = tmp_path_factory.mktemp("server") / "mlflow.db"
     shutil.copy(template, path)
-    server = Server(path)
+    server = Server(path, stable)
     server.start()
     yield server, Tracking(path)
     server.kill()

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from mlflow_facts import Facts, Tracking, expected_points, make_facts, wait_for
-from tracking_server import Server
+from tracking_server import Server, Stable
 
 from hpsearch.study.trial import State
 
 
 @pytest.fixture
-def server(tracking: Tracking) -> Iterator[Server]:
-    server = Server(tracking.path)
+def server(tracking: Tracking, stable: Stable) -> Iterator[Server]:
+    server = Server(tracking.path, stable)
     yield server
     server.kill()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 from mlflow_facts import Tracking
 from outbox_story import Live, assert_everything_once
 from tcp_proxy import Proxy
+from zygote import Zygote
 
 from hpsearch import upkeep
 from hpsearch.errors import StudyBusy
@@ -23,13 +22,6 @@ from hpsearch.study.trial import Outcome
 
 Fired = Callable[..., None]
 NAME = outbox_life.NAME
-
-
-def hpsearch(*words: str | Path, cwd: Path, code: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hpsearch", *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def commit_everything(home: Path) -> None:
@@ -146,31 +138,31 @@ def test_sync_to_another_server_tells_it_everything(told_home: Path, template: P
     assert list((other.parent / "mlartifacts").rglob("toy.yaml"))
 
 
-def test_sync_is_refused_while_a_driver_owns_the_study(told_home: Path) -> None:
+def test_sync_is_refused_while_a_driver_owns_the_study(told_home: Path, zygote: Zygote) -> None:
     driver = Home(told_home).open(NAME)
     try:
         with pytest.raises(StudyBusy):
             upkeep.sync(Home(told_home), NAME)
-        assert "is being run by" in hpsearch("sync", NAME, "--home", told_home, cwd=told_home, code=73).stderr
+        assert "is being run by" in zygote.run("sync", NAME, "--home", told_home, cwd=told_home, code=73).err
     finally:
         driver.close()
 
 
 @pytest.mark.fault("F50")
 def test_the_command_sync_exits_69_while_mlflow_is_away_and_0_when_it_is_back(
-    told_home: Path, proxy: Proxy, served: Tracking, fired: Fired
+    told_home: Path, zygote: Zygote, proxy: Proxy, served: Tracking, fired: Fired
 ) -> None:
     commit_everything(told_home)
     proxy.down()
     words = ("sync", NAME, "--home", told_home, "--tracking-uri", proxy.uri, "--json")
-    away = hpsearch(*words, cwd=told_home, code=69)
-    answer = json.loads(away.stdout)
+    away = zygote.run(*words, cwd=told_home, code=69)
+    answer = json.loads(away.out)
     fired(answer["problem"])
     facts = len(outbox_life.entries())
     assert (answer["delivered"], answer["undelivered"]) == (0, facts + 1)
-    assert "refused" in away.stderr.lower()
+    assert "refused" in away.err.lower()
     proxy.up()
-    answer = json.loads(hpsearch(*words[:3], told_home, "--json", cwd=told_home, code=0).stdout)
+    answer = json.loads(zygote.run(*words[:3], told_home, "--json", cwd=told_home, code=0).out)
     assert answer == {
         "study": NAME,
         "delivered": facts + 2,
@@ -183,9 +175,9 @@ def test_the_command_sync_exits_69_while_mlflow_is_away_and_0_when_it_is_back(
     assert running(served) == []
 
 
-def test_the_command_reconcile_tells_what_it_did(told_home: Path, lives: Live) -> None:
+def test_the_command_reconcile_tells_what_it_did(told_home: Path, lives: Live, zygote: Zygote) -> None:
     assert lives(told_home, "outbox.send:7:after=KILL") == -signal.SIGKILL
-    answer = json.loads(hpsearch("reconcile", "--home", told_home, "--json", cwd=told_home, code=0).stdout)
+    answer = json.loads(zygote.run("reconcile", "--home", told_home, "--json", cwd=told_home, code=0).out)
     counted = {"closed": 1, "interrupted": 1, "live": 0, "left": 0}
     assert answer == {
         "home": str(told_home),
@@ -202,13 +194,13 @@ def test_the_command_reconcile_tells_what_it_did(told_home: Path, lives: Live) -
         "foreign_studies": [],
         "unreadable": [],
     }
-    said = hpsearch("reconcile", NAME, "--home", told_home, cwd=told_home, code=0).stdout
+    said = zygote.run("reconcile", NAME, "--home", told_home, cwd=told_home, code=0).out
     assert said == f"{NAME}: 0 closed as their trials ended, 0 as interrupted\n"
 
 
 @pytest.mark.fault("F49")
 def test_a_study_runs_without_mlflow_and_a_sync_tells_it_all(
-    tmp_path: Path, proxy: Proxy, served: Tracking, fired: Fired
+    tmp_path: Path, zygote: Zygote, proxy: Proxy, served: Tracking, fired: Fired
 ) -> None:
     (tmp_path / "toy.py").write_text(
         "from hpsearch.train.learner import Measurement\n"
@@ -220,12 +212,12 @@ def test_a_study_runs_without_mlflow_and_a_sync_tells_it_all(
     (tmp_path / "toy.yaml").write_text(outbox_life.SPEC + own)
     proxy.down()
     words = ("run", "toy.yaml", "--local", "--study", "toy", "--tracking-uri", proxy.uri, "--json")
-    answer = json.loads(hpsearch(*words, cwd=tmp_path, code=0).stdout)
+    answer = json.loads(zygote.run(*words, cwd=tmp_path, code=0).out)
     assert answer["counts"]["completed"] == 5
     fired(answer["undelivered"] > 20)
     assert "refused" in answer["problem"].lower()
     proxy.up()
-    answer = json.loads(hpsearch("sync", "toy", "--json", cwd=tmp_path, code=0).stdout)
+    answer = json.loads(zygote.run("sync", "toy", "--json", cwd=tmp_path, code=0).out)
     assert answer["undelivered"] == 0
     runs = served.run_ids()
     for trial in Home(tmp_path / "studies").history("toy").trials:
