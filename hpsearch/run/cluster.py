@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import math
 import os
 import subprocess
 import threading
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from hpsearch.errors import HpsearchError, Interrupted, ServiceUnavailable, UsageError
+from hpsearch.errors import HpsearchError, Interrupted, ServiceUnavailable
 from hpsearch.run import access, undertaker
 from hpsearch.run.contract import UMASK
 from hpsearch.run.desk import Desk
@@ -26,7 +25,6 @@ from hpsearch.run.reach import within_reach
 from hpsearch.run.scratch import Scratch, scratch
 from hpsearch.run.signals import hear_again, heard_signals
 from hpsearch.run.vigil import Vigil
-from hpsearch.spec.model import Resources
 from hpsearch.study.search import Search
 
 SETTINGS = {
@@ -55,7 +53,7 @@ import ray  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
 from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default  # noqa: E402
 
-from hpsearch.run import tuning  # noqa: E402
+from hpsearch.run import nodes, tuning  # noqa: E402
 
 log = logging.getLogger(__name__)
 # After its stop Tune kills an actor that does not come back; beyond a program's grace it has had its time.
@@ -76,18 +74,23 @@ def run(search: Search, *, address: str | None = None, start_timeout: float | No
         enable_token_auth_by_default()
     with scratch(private=not address) as place, _ray(address, place):
         spec = search.study.spec
-        resources = within_reach(spec.resources, _largest("GPU"))
-        slots = _preflight(resources, spec.max_parallel_trials, address)
+        resources = within_reach(spec.resources, nodes.largest("GPU"))
+        patient = start_timeout is not None
+        slots = nodes.preflight(
+            resources, spec.max_parallel_trials, joined=address is not None, patient=patient
+        )
         search.limit(slots, resources.gpu)
         cleanup = max(CLEANUP, spec.limits.grace_period + CLEANUP_BEYOND_GRACE)
         os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = f"{cleanup:g}"
         desk = Desk(search)
         scheduler = tuning.Scheduler(desk)
         lookout = Lookout(_vital(address))
-        vigil = Vigil(desk, lookout, lambda: _lacking(resources), scheduler.hurry, cleanup, start_timeout)
+        vigil = Vigil(
+            desk, lookout, lambda: nodes.lacking(resources), scheduler.hurry, cleanup, start_timeout
+        )
         with contextlib.closing(lookout), heard_signals(desk.stop):
             try:
-                tuner = tuning.tuner(desk, scheduler, _asked(resources), slots, place.directory)
+                tuner = tuning.tuner(desk, scheduler, nodes.asked(resources), slots, place.directory)
                 if not desk.relay.serve(tuner.fit, vigil.look):
                     log.warning("Ray did not stop in time, and was left behind")
             except HpsearchError:
@@ -228,49 +231,3 @@ def _vital(address: str | None) -> Mapping[str, tuple[Alive, float]]:
 
 def _runs(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() is None
-
-
-def _largest(name: str) -> float:
-    """The most of a resource that one node has."""
-    return max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-
-
-def _asked(resources: Resources) -> dict[str, float]:
-    asked = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": float(resources.memory or 0)}
-    return {name: amount for name, amount in asked.items() if amount}
-
-
-def _preflight(resources: Resources, parallel: int, address: str | None) -> int:
-    """How many trials may run at once; Ray itself would wait for ever for what nobody has.
-
-    A joined cluster may grow: it bounds no number, and what it lacks is waited for. Raises UsageError.
-    """
-    if address is not None:
-        if lack := _lacking(resources):
-            log.warning("%s", lack)
-        return parallel
-    fits = parallel
-    for name, amount in _asked(resources).items():
-        there = _largest(name)
-        if amount > there:
-            raise UsageError(
-                f"a trial asks for {amount:g} {name}, the largest node has {there:g}",
-                hint="lower hpsearch.resources, or join a cluster that has them with --address",
-            )
-        fits = min(fits, math.floor(there / amount + 1e-9))
-    if fits < parallel:
-        log.warning("maxParallelTrials is %d, this machine has room for %d trials at once", parallel, fits)
-    return fits
-
-
-def _lacking(resources: Resources) -> str:
-    """What a trial waits for that no node has, or that others hold; nothing if it can start."""
-    free = ray.available_resources()
-    for name, amount in _asked(resources).items():
-        there = _largest(name)
-        if amount > there:
-            exist = f"{there:g} exist" + (" on the largest node" if there else "")
-            return f"waiting for {amount:g} {name}, {exist}: no trial starts until a node has them"
-        if amount > free.get(name, 0.0):
-            return f"no trial has started: one asks for {amount:g} {name}, {free.get(name, 0):g} are free"
-    return ""

@@ -1,0 +1,115 @@
+"""The Ray door's eyes: what the nodes of a Ray have, whether more may come, and what a trial waits for.
+
+Imported by `cluster` alone, which sets what Ray reads at its import.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from hpsearch.errors import UsageError
+from hpsearch.spec.model import Resources
+
+log = logging.getLogger(__name__)
+# What a container of a cluster knows that an operator keeps: it replaces nodes, also where it adds none.
+KEPT = ("KUBERNETES_SERVICE_HOST", "RAY_CLUSTER_NAME")
+# Where Ray's own autoscaler tells what it does, and whether it is the newer one, which tells nothing there.
+STATUS, NEWER = b"__autoscaling_status", (b"__autoscaler_v2_enabled", b"__autoscaler")
+
+
+def alive() -> list[dict[str, Any]]:
+    """The nodes that live, as Ray tells of them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def largest(name: str) -> float:
+    """The most of a resource that one node has."""
+    return max((node["Resources"].get(name, 0.0) for node in alive()), default=0.0)
+
+
+def asked(resources: Resources) -> dict[str, float]:
+    """What a trial asks Ray for."""
+    wanted = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": float(resources.memory or 0)}
+    return {name: amount for name, amount in wanted.items() if amount}
+
+
+def preflight(resources: Resources, parallel: int, *, joined: bool, patient: bool) -> int:
+    """How many trials may run at once; Ray itself would wait for ever for what nobody has.
+
+    A cluster that is `joined` bounds no number; what it lacks is waited for where nodes may come: it grows by
+    itself, or somebody is `patient`. Raises UsageError where no node has room for a trial.
+    """
+    lack = _misfit(resources)
+    if joined:
+        if lack and not patient and not may_grow():
+            raise UsageError(
+                f"{lack}, and this cluster does not grow by itself",
+                hint="lower hpsearch.resources, or say with --start-timeout how long to wait for a node",
+            )
+        if lack := lacking(resources):
+            log.warning("%s", lack)
+        return parallel
+    if lack:
+        raise UsageError(
+            lack, hint="lower hpsearch.resources, or join a cluster that has them with --address"
+        )
+    room = (math.floor(largest(name) / amount + 1e-9) for name, amount in asked(resources).items())
+    fits = min([parallel, *room])
+    if fits < parallel:
+        log.warning("maxParallelTrials is %d, this machine has room for %d trials at once", parallel, fits)
+    return fits
+
+
+def _misfit(resources: Resources) -> str:
+    """Why a trial fits none of the nodes there are; nothing if one is large enough."""
+    wanted = asked(resources)
+    there = [node["Resources"] for node in alive()]
+    for name, amount in wanted.items():
+        if amount > largest(name):
+            return f"a trial asks for {amount:g} {name}, the largest node has {largest(name):g}"
+    if any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in there):
+        return ""
+    together = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+    return f"a trial asks for {together}, and no single node has all of that"
+
+
+def may_grow(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether nodes may come to the Ray of this driver; True where that cannot be told."""
+    if any(name in environment for name in KEPT):
+        return True
+    gcs = ray._private.worker.global_worker.gcs_client
+    if gcs.internal_kv_get(*NEWER) == b"1":
+        return True
+    return tells_of_growth(gcs.internal_kv_get(STATUS, None))
+
+
+def tells_of_growth(status: bytes | None) -> bool:
+    """Whether an autoscaler's status is that of one that makes nodes; True for none.
+
+    Where nobody configured one it still tells of the nodes, each being of a type of its own, "node_ID".
+    """
+    try:
+        types = json.loads(status or b"null")["autoscaler_report"]["node_type_mapping"]
+        return any(kind != f"node_{node}" for node, kind in types.items()) or not types
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return True
+
+
+def lacking(resources: Resources) -> str:
+    """What a trial waits for that no node has, or that others hold; nothing if it can start."""
+    free = ray.available_resources()
+    for name, amount in asked(resources).items():
+        there = largest(name)
+        if amount > there:
+            exist = f"{there:g} exist" + (" on the largest node" if there else "")
+            return f"waiting for {amount:g} {name}, {exist}: no trial starts until a node has them"
+        if amount > free.get(name, 0.0):
+            return f"no trial has started: one asks for {amount:g} {name}, {free.get(name, 0):g} are free"
+    return ""
