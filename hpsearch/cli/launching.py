@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,7 @@ def launch(
             tracking_uri=tracking_uri,
             deadline=deadline,
             retries=retries,
+            git_sha=_revision(),
         )
         told = _Told(console, termination_log, job_name)
         try:
@@ -191,6 +193,12 @@ class _Stop:
             yield
         finally:
             self._armed = False
+
+
+def _revision() -> str | None:
+    """The commit that the image was built from, if it says so."""
+    said = os.environ.get("HPSEARCH_GIT_SHA", "")
+    return said if re.fullmatch(r"[0-9a-f]{7,64}", said) else None
 
 
 def _ended(outcome: Outcome) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,10 @@ from hpsearch.ship.job import LONGEST_RAYJOB
 
 Json = dict[str, Any]
 TICK = "batch.kubernetes.io/cronjob-scheduled-timestamp"
+# What kubectl notes on a Job that somebody made from a CronJob.
+MADE_BY_HAND = "cronjob.kubernetes.io/instantiate"
+# A CronJob names its Jobs after the tick's minute since 1970.
+_MINUTE = re.compile(r"-(\d{8})$")
 # The operator names the submitter's Job like the RayJob: that name must not be the launcher's.
 SUFFIX = "-r"
 HASH = 8  # characters
@@ -49,8 +54,9 @@ def own_job(found: Json) -> OwnJob:
     """Read the object. Raises UsageError for one that cannot be a launcher's."""
     meta = found["metadata"]
     created = _moment(meta["creationTimestamp"])
-    said = (meta.get("annotations") or {}).get(TICK, "")
+    notes = meta.get("annotations") or {}
     schedule = next((o["name"] for o in meta.get("ownerReferences") or () if o.get("kind") == "CronJob"), "")
+    scheduled = bool(schedule) and notes.get(MADE_BY_HAND) != "manual"
     return OwnJob(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -58,8 +64,8 @@ def own_job(found: Json) -> OwnJob:
         image=_image(found),
         created=created,
         schedule=schedule,
-        tick=_moment(said) if said else created,
-        scheduled=bool(schedule and said),
+        tick=(scheduled and _tick(meta["name"], str(notes.get(TICK) or ""))) or created,
+        scheduled=scheduled,
     )
 
 
@@ -74,6 +80,14 @@ def rayjob_name(job: str, longest: int = LONGEST_RAYJOB) -> str:
     begun = plain if plain[:1].isalpha() else f"j{plain}"
     kept = begun[: longest - len(SUFFIX) - HASH - 1].rstrip("-")
     return f"{kept}-{digest}{SUFFIX}"
+
+
+def _tick(name: str, said: str) -> datetime | None:
+    """The moment that a Job stands for, as its CronJob has noted it, which older ones do in the name only."""
+    if said:
+        return _moment(said)
+    minute = _MINUTE.search(name)
+    return datetime.fromtimestamp(int(minute[1]) * 60, UTC) if minute else None
 
 
 def _image(found: Json) -> str:

@@ -148,8 +148,9 @@ class World:
                 "controller": True,
             }
             meta["ownerReferences"] = [owner]
-        if cron and tick:
-            meta["annotations"] = {"batch.kubernetes.io/cronjob-scheduled-timestamp": tick}
+        if cron:
+            ticked = {"batch.kubernetes.io/cronjob-scheduled-timestamp": tick}
+            meta["annotations"] = ticked if tick else {"cronjob.kubernetes.io/instantiate": "manual"}
         spec = {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
         return self.store.create(JOB, SPACE, {"metadata": meta, "spec": spec})
 

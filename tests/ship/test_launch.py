@@ -205,6 +205,16 @@ def test_long_names_that_begin_alike_stay_apart() -> None:
     assert rayjob_name("same" * 15) == rayjob_name("same" * 15)
 
 
+def test_a_tick_is_read_in_any_time_zone_and_from_the_name_where_it_is_not_noted(cluster: World) -> None:
+    made = cluster.own_job(tick="2026-11-25T03:17:00+01:00")
+    assert own_job(made).tick.isoformat() == "2026-11-25T02:17:00+00:00"
+    del made["metadata"]["annotations"]
+    found = own_job(made)
+    assert (found.tick.timestamp(), found.scheduled) == (29401577 * 60, True)
+    by_hand = own_job(cluster.own_job("by-hand", tick=""))
+    assert (by_hand.tick, by_hand.scheduled, by_hand.schedule) == (by_hand.created, False, "nightly")
+
+
 def test_the_image_is_that_of_the_container_that_launches(cluster: World) -> None:
     made = cluster.own_job()
     sidecar = {"name": "sidecar", "image": "registry.example/other:1"}

@@ -155,6 +155,16 @@ def test_options_reach_the_rayjob(cluster: World, launch: Any) -> None:
     assert spec["backoffLimit"] == 5
     assert spec["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplicas"] == 3
     assert "--deadline 7200s" in spec["entrypoint"]
+    assert "git_sha" not in spec["metadata"]
+
+
+@pytest.mark.parametrize(("said", "told"), [("0123abcd" * 5, True), ("unknown", False)])
+def test_the_images_commit_is_the_sweeps(
+    cluster: World, launch: Any, monkeypatch: pytest.MonkeyPatch, said: str, told: bool
+) -> None:
+    monkeypatch.setenv("HPSEARCH_GIT_SHA", said)
+    assert launch("demo.yaml", "--job-name", OWN).code == 0
+    assert (cluster.rayjob()["spec"]["metadata"].get("git_sha") == said) is told
 
 
 def test_a_skipped_tick_leaves_with_0(cluster: World, launch: Any) -> None:
