@@ -37,7 +37,8 @@ ENV PATH=/opt/hpsearch/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     RAY_USAGE_STATS_ENABLED=0 \
-    MLFLOW_DISABLE_TELEMETRY=true
+    MLFLOW_DISABLE_TELEMETRY=true \
+    HPSEARCH_GIT_SHA=${REVISION}
 WORKDIR /home/hpsearch
 # By number: Kubernetes cannot tell whether a name is root.
 USER 10001:10001

@@ -76,6 +76,7 @@ def launch(
     wait: Wait = False,
     overlap: WhatOfOthers = Overlap.SKIP,
     timeout: Timeout = None,
+    sweep: shipping.SweepName = None,
     study: shipping.StudyName = None,
     profile: shipping.AfterTheEnd = Profile.SHUTDOWN,
     submitter: shipping.Submits = Submitter.JOB,
@@ -126,6 +127,7 @@ def launch(
             deadline=deadline,
             retries=retries,
             git_sha=_revision(),
+            sweep=sweep,
         )
         told = _Told(console, termination_log, job_name)
         try:

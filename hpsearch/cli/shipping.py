@@ -19,6 +19,10 @@ Image = Annotated[
     typer.Option("--image", metavar="NAME@DIGEST", envvar="HPSEARCH_IMAGE", help="The image of all pods."),
 ]
 JobName = Annotated[str | None, typer.Option("--name", help="The RayJob's name [the file's stem].")]
+SweepName = Annotated[
+    str | None,
+    typer.Option("--sweep", metavar="NAME", help="The sweep's name, for its runs' tags [the file's stem]."),
+]
 StudyName = Annotated[
     str | None, typer.Option("--study", help="The study's name, the same for each attempt [the job's].")
 ]

@@ -22,6 +22,7 @@ LATE, LEAST_LATE = 300, 10
 LAUNCHER_SLACK = 1800
 # The flags of `launch` by what they say, in the order in which they stand.
 FLAGS = {
+    "sweep": "--sweep",
     "study": "--study",
     "profile": "--profile",
     "submitter": "--submitter",

@@ -47,7 +47,8 @@ class Wishes:
     """What may be asked for beside the sweep's file, as texts and numbers of a command line.
 
     `groups`: NAME:cpus=4,memory=8Gi,gpus=1,min=0,max=4,spot; none: workers made to measure. `deadline` and
-    the other times are seconds, None: the file's studyTimeout, or a day.
+    the other times are seconds, None: the file's studyTimeout, or a day. `sweep`: the sweep's name, where its
+    file is called otherwise.
     """
 
     image: str
@@ -68,13 +69,14 @@ class Wishes:
     deadline: float | None = None
     retries: int = 2
     git_sha: str | None = None
+    sweep: str | None = None
 
 
 def job(spec: Spec, wishes: Wishes, schedule: Schedule | None = None) -> Job:
     """The Job of a sweep. Raises UsageError for what is asked for and cannot be, or cannot run."""
     refuse_secrets(spec)
     refuse_places_of_one_pod(spec, wishes.tracking_uri or spec.tracking.uri)
-    sweep = Path(spec.source).stem
+    sweep = wishes.sweep or Path(spec.source).stem
     try:
         platform = _platform(spec, wishes)
         name = wishes.name or name_of(sweep)

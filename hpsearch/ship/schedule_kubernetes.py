@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 from hpsearch.errors import UsageError
 from hpsearch.ship import making, pods, render
@@ -48,7 +49,8 @@ def cron_job(schedule: Schedule, spec: Spec, wishes: making.Wishes, period: time
         config_map=config_map,
         namespace=wishes.namespace,
         overlap=schedule.overlap,
-        options=options(wishes),
+        # Every launcher finds its file under the same name.
+        options=options(replace(wishes, sweep=wishes.sweep or Path(spec.source).stem)),
         period=int(period.total_seconds()),
         patience=patience(job.platform, job.deadline),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 from hpsearch.errors import UsageError
 
 PACKAGES = ("hpsearch", "torch", "ray", "optuna", "mlflow")
+# Set by the image that this is installed in: what it was built from.
+REVISION = "HPSEARCH_GIT_SHA"
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -37,12 +41,13 @@ def free_name(taken: Iterable[str], stem: str) -> str:
 
 
 def git_sha(directory: Path) -> str | None:
-    """The commit of the working tree that the file lies in, None outside of one."""
+    """The commit of the working tree that the file lies in, else that of the image, if they say."""
     command = ["git", "-C", str(directory), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None
+        built = os.environ.get(REVISION, "")
+        return built if _COMMIT.fullmatch(built) else None
     return done.stdout.strip()
 
 

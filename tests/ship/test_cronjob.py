@@ -119,6 +119,7 @@ def test_a_name_leaves_room_for_those_of_jobs_and_rayjobs() -> None:
 
 def test_the_words_of_a_launcher_ask_for_the_same_job() -> None:
     given = wishes(
+        sweep="auto_mpg",
         study="s",
         profile=Profile.RETAIN,
         submitter=Submitter.NONE,

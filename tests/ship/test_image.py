@@ -12,6 +12,7 @@ import pytest
 from manifests import ROOT
 
 from hpsearch.ship import pods
+from hpsearch.study import birth
 
 DOCKERFILE = ROOT / "Dockerfile"
 HADOLINT = Path(sys.executable).with_name("hadolint")
@@ -93,10 +94,21 @@ def test_all_that_is_installed_is_held_by_the_lock() -> None:
 
 def test_it_says_what_it_is() -> None:
     [labels] = given("LABEL")
+    # Studies say which commit ran them; an image holds no working tree.
+    assert f"{birth.REVISION}=${{REVISION}}" in given("ENV")[0]
     for name in ("title", "description", "licenses", "version", "revision"):
         assert f"org.opencontainers.image.{name}=" in labels
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert given("ARG")[0] == f"VERSION={project['version']}"
+
+
+def test_a_study_in_an_image_knows_the_commit_that_it_was_built_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    for built, known in (("0123abc", "0123abc"), ("unknown", None), ("", None)):
+        monkeypatch.setenv(birth.REVISION, built)
+        assert birth.git_sha(tmp_path) == known
 
 
 def test_only_what_it_is_made_of_reaches_the_build() -> None:

@@ -344,7 +344,7 @@ def test_the_base_launches_the_readmes_sweep() -> None:
 
 
 def test_the_bases_cronjob_is_what_schedule_makes() -> None:
-    given = wishes(mlflow_secret="hpsearch-mlflow")
+    given = wishes(mlflow_secret="hpsearch-mlflow", sweep="auto_mpg")
     made = making.job(sweep(), given)
     nightly = Timetable(
         name="hpsearch-nightly",
