@@ -10,8 +10,9 @@ from typing import Any
 
 from hpsearch.errors import HpsearchError
 from hpsearch.ship import fit
-from hpsearch.ship.job import DEADLINE_SLACK, Group
-from hpsearch.ship.lint.cron_rules import launches
+from hpsearch.ship.job import DEADLINE_SLACK, Group, Platform
+from hpsearch.ship.lint.cron_rules import launches, option
+from hpsearch.ship.lint.cron_rules import words as cron_words
 from hpsearch.ship.lint.finding import Level, Path
 from hpsearch.ship.lint.manifest import Manifest
 from hpsearch.ship.lint.names import quantity
@@ -22,9 +23,13 @@ from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.scene import Placed, Scene, near
 from hpsearch.ship.lint.shape import dig, mapping, maps, text, walked, whole
 from hpsearch.ship.lint.sweep_rules import seconds_of
+from hpsearch.ship.making import DEADLINE, Wishes
 from hpsearch.spec.model import Spec
 
 CONFLICTS: Rulebook[Scene, Placed] = Rulebook("conflict", "this project's rules for objects together")
+# Of a launched job that says nothing else: new clusters after a failure, and seconds until its head is there.
+RETRIES = Wishes(image="").retries
+PRE_RUNNING = int(Platform.model_fields["pre_running"].default)
 _IMAGE = re.compile(r"([\w.-]+(?::\d+)?(?:/[\w.-]+)*)(?::([\w.-]+))?@(sha256:[0-9a-f]{64})")
 
 
@@ -43,7 +48,9 @@ def twice(scene: Scene) -> Iterator[Placed]:
         if key in seen:
             first = seen[key]
             said = f"{each.kind} {each.name} is there already: {first.file}:{first.line(('kind',))}"
-            yield Placed(each, ("metadata", "name"), said)
+            # Files of several overlays may stand beside each other, and are applied one at a time.
+            level = Level.ERROR if first.file == each.file else Level.WARNING
+            yield Placed(each, ("metadata", "name"), said, level)
         seen.setdefault(key, each)
 
 
@@ -182,6 +189,31 @@ def sweep_deadline(scene: Scene) -> Iterator[Placed]:
         if given is not None and own is not None and not ends_itself and given < own + DEADLINE_SLACK:
             path = (*job.base, "activeDeadlineSeconds")
             yield Placed(job.manifest, path, f"{given} s, and the sweep's studyTimeout is {own:.0f} s")
+
+
+@CONFLICTS.rule(
+    "launch-deadline",
+    "The launcher's Job outlives all attempts of the sweep that it launches.",
+    "raise activeDeadlineSeconds of the Job: (retries + 1) x (studyTimeout + 2100 s), and slack",
+    source="this project's rules for schedules",
+)
+def launch_deadline(scene: Scene) -> Iterator[Placed]:
+    for pod in (each for each in scene.pods if launches(each.manifest)):
+        at: Path = ("spec", "jobTemplate", "spec", "activeDeadlineSeconds")
+        given, words = whole(pod.manifest.value, *at), cron_words(pod.manifest)
+        told = _mounted(scene, pod, FilePath(words[1])) if len(words) > 1 else None
+        spec = _spec(told) if told else None
+        if given is None or spec is None or option(pod.manifest, "--deadline"):
+            continue
+        deadline = spec.limits.study_timeout or DEADLINE
+        retries = option(pod.manifest, "--retries")
+        attempts = (int(retries) if retries.isdigit() else RETRIES) + 1
+        needed = attempts * (deadline + PRE_RUNNING + DEADLINE_SLACK)
+        if given < needed:
+            said = (
+                f"the Job ends after {given} s, and {attempts} attempts of its sweep may take {needed:.0f} s"
+            )
+            yield Placed(pod.manifest, at, said)
 
 
 def _sweeps(scene: Scene) -> Iterator[tuple[RayJob, Spec]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,11 @@ data: {sweep.yaml: "trainingInput: {}"}
 
 def job(**platform: Any) -> list[Object]:
     """What is rendered for a sweep: ConfigMap, RayJob, budget."""
+    return copy.deepcopy(_rendered(tuple(platform.items())))
+
+
+@functools.cache
+def _rendered(platform: tuple[tuple[str, Any], ...]) -> list[Object]:
     groups = (
         Group(name="spot", spot=True, priority=10, max_replicas=2),
         Group(name="on-demand", min_replicas=0, max_replicas=2),
@@ -210,11 +216,11 @@ def job(**platform: Any) -> list[Object]:
         study="auto-mpg",
         sweep=Sweep(text=SWEEP),
         sweep_name="auto_mpg",
-        platform=Platform(**(given | platform)),
+        platform=Platform(**(given | dict(platform))),
         ray_version="2.60.0",
         deadline=3600,
     )
-    return copy.deepcopy(render.render(made))
+    return render.render(made)
 
 
 def retained() -> list[Object]:
@@ -247,7 +253,12 @@ def ray_cron() -> list[Object]:
 
 def documents(text: str) -> list[Object]:
     """The objects of a text."""
-    return [each for each in yaml.safe_load_all(text) if each]
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.cache
+def _parsed(text: str) -> list[Object]:
+    return [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
 
 
 def edited(value: Any, path: str, new: Any) -> None:

@@ -79,6 +79,7 @@ role, budget, deny = (
 ray_policy = one("NetworkPolicy", "ray")
 PATCH = "{apiVersion: ray.io/v1, kind: RayJob, spec: {rayClusterSpec: {workerGroupSpecs: [{groupName: a}]}}}"
 SWEEP_TEXT = "ConfigMap/auto-mpg-sweep data sweep.yaml"
+NIGHTLY_TEXT = "ConfigMap/nightly-sweep data sweep.yaml"
 MANY = world.SWEEP.replace("maxParallelTrials: 4", "maxParallelTrials: 40")
 TIMEOUT = "hpsearch: {limits: {studyTimeout: 1h}}\n"
 DRIVER = "hpsearch run /etc/hpsearch/sweep.yaml --study a --resume auto"
@@ -333,6 +334,12 @@ CASES: list[Case] = [
     ),
     ("conflict/account-token", platform, {"RoleBinding/hpsearch-launch subjects 0 name": "hpsearch-run"}, {}),
     ("conflict/fit", platform, {SWEEP_TEXT: MANY}, {SWEEP_TEXT: world.SWEEP}),
+    (
+        "conflict/launch-deadline",
+        platform,
+        {NIGHTLY_TEXT: world.SWEEP, f"CronJob/nightly {LAUNCHER} args": WORDS},
+        {NIGHTLY_TEXT: world.SWEEP + TIMEOUT, f"CronJob/nightly {LAUNCHER} args": WORDS},
+    ),
     (
         "conflict/sweep-deadline",
         platform,
