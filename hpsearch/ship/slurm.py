@@ -148,6 +148,7 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 driver='' head_step='' worker_step='' told=''
+# shellcheck disable=SC2329  # by the trap
 on_term() {
   told=yes
   if [ -n "$driver" ]; then kill -TERM "$driver" 2>/dev/null; fi
@@ -208,11 +209,11 @@ srun --overlap --nodes=1 --ntasks=1 --nodelist="$first" \
   --dashboard-host=127.0.0.1 --dashboard-port=$((port + 1)) --ray-client-server-port=$((port + 2)) \
   --dashboard-agent-listen-port=$((port + 3)) "${limits[@]}" &
 head_step=$!
-for _ in {1..300}; do
+for _ in {1..1500}; do
   if (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; then break; fi
   kill -0 "$head_step" 2>/dev/null || again 69
   [ -z "$told" ] || again 75
-  sleep 1
+  sleep 0.2
 done
 
 if [ "${#nodes[@]}" -gt 1 ]; then
