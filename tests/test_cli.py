@@ -369,7 +369,7 @@ def test_help_lists_the_commands_that_exist(hpsearch: Any) -> None:
     text = hpsearch("--help").out.partition("Commands:\n")[2]
     listed = [line.split()[0] for line in text.splitlines()]
     asking = ["list", "show", "trials", "best", "schema", "ui"]
-    shipping = ["launch", "schedule", "store", "k8s"]
+    shipping = ["submit", "status", "logs", "launch", "schedule", "store", "k8s"]
     assert listed == ["check", "run", "resume", "stop", *asking, "sync", "reconcile", *shipping]
 
 

@@ -11,7 +11,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from hpsearch import faults
-from hpsearch.cli import asking, k8s, k8s_validate, launching, running, scheduling, store, upkeep
+from hpsearch.cli import (
+    asking,
+    k8s,
+    k8s_validate,
+    launching,
+    running,
+    scheduling,
+    store,
+    submitting,
+    upkeep,
+    watching_jobs,
+)
 from hpsearch.errors import HpsearchError, Interrupted
 from hpsearch.redaction import redact
 from hpsearch.run.contract import UMASK
@@ -58,6 +69,9 @@ app.command()(asking.schema)
 app.command()(asking.ui)
 app.command()(upkeep.sync)
 app.command()(upkeep.reconcile)
+app.command()(submitting.submit)
+app.command()(watching_jobs.status)
+app.command()(watching_jobs.logs)
 app.command()(launching.launch)
 app.command()(scheduling.schedule)
 app.add_typer(store.app)

@@ -25,3 +25,12 @@ class Overlap(StrEnum):
     SKIP = "skip"
     QUEUE = "queue"
     REPLACE = "replace"
+
+
+class Target(StrEnum):
+    """Where a sweep is submitted to."""
+
+    JOBS = "jobs"  # a Ray cluster that runs already, by its dashboard
+    KUBERAY = "kuberay"  # a Ray cluster of its own on Kubernetes, by kubectl
+    SLURM = "slurm"  # a Ray over the nodes of a batch job, by sbatch
+    LOCAL = "local"  # a driver in the background, on this machine

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from hpsearch.errors import HpsearchError, Interrupted
@@ -23,6 +23,7 @@ RESUBMISSIONS = 3
 LAST_LINES = 10.0
 # Between two openings of a stream (seconds).
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+MOST_BROKEN = 5
 
 Say = Callable[[str], None]
 
@@ -151,3 +152,23 @@ class LogCopy:
                 self.write(new)
                 written = self._written = count
         return True
+
+
+def reread(jobs: Jobs, name: str) -> Iterator[str]:
+    """What a job has printed and will print, to its end, over streams that drop. Raises UsageError."""
+    read, pause, broken = 0, FIRST_PAUSE, 0
+    while broken < MOST_BROKEN:
+        final = jobs.get(name).is_final
+        count = 0
+        with contextlib.suppress(NoAnswer):
+            for text in jobs.tail(name):
+                count += len(text)
+                if count > read:
+                    yield text[read - count :] if count - len(text) < read else text
+                    read, pause = count, FIRST_PAUSE
+            if final or jobs.get(name).is_final:
+                return
+        # What is not to be had of a job that has ended will never be.
+        broken += final
+        jobs.clock.sleep(pause)
+        pause = min(LONGEST_PAUSE, pause * 2)
