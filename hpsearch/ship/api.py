@@ -29,6 +29,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 ANSWER_WITHIN = 30.0
 # A watch ends by itself after so long; a connection that died unseen is missed soon after.
 WATCH_FOR, WATCH_GRACE = 240, 30.0
+# So many watches without a word, and the object is looked at itself.
+FRUITLESS = 5
 # A token that was good before may have run out while this node slept; the kubelet renews it within a minute.
 RENEWAL = 120.0
 LONGEST_TEXT = 500  # characters of a server's message
@@ -175,6 +177,8 @@ class Client:
                     version = ""
             if fruitless > 1:
                 self.clock.sleep(self._pause(fruitless - 2))
+            if fruitless >= FRUITLESS:
+                version = ""  # whatever is wrong with watches here, lists are told the truth
 
     def _events(self, path: str, chosen: Mapping[str, str], version: str, until: float) -> Iterator[Json]:
         """What one connection tells after a version. Raises Outdated; NoAnswer when it is cut."""

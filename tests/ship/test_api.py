@@ -332,6 +332,19 @@ def test_watches_that_die_at_once_do_not_hurry(one: World) -> None:
     assert max(slept.pauses) >= 4
 
 
+def test_where_watches_tell_nothing_lists_do(one: World) -> None:
+    slept = Slept()
+    seen = followed(one.client(slept.time))
+    next(seen)
+    one.api.faults.append(Fault("GET", "watch=true", times=999, do=one.store.cut))
+    relabel(one, "2")
+    assert label(next(seen)) == "2"
+    relabel(one, "3")
+    while label(next(seen)) != "3":
+        pass
+    assert max(slept.pauses) <= LONGEST_PAUSE
+
+
 def test_following_ends_at_its_time(one: World) -> None:
     import time
 
