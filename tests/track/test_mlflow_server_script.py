@@ -1,4 +1,4 @@
-"""`scripts/mlflow-server` over a real PostgreSQL: told of a sweep, deaf to strangers, gone when it shall be."""
+"""`scripts/mlflow-server` over PostgreSQL: told of a sweep, deaf to strangers, gone when it should be."""
 
 from __future__ import annotations
 
