@@ -44,6 +44,8 @@ DELIVERY = 60.0
 INTERRUPTED_DELIVERY = 10.0
 # The same from a signal on, its trials' last checkpoints and Ray's end included.
 SIGNALLED_DELIVERY = 17.0
+# Where Ray unpacks the files of jobs.
+PACKAGES = "working_dir_files"
 # Between two flushes to MLflow (seconds); each costs a request per running trial.
 FLUSH = 2.0
 
@@ -258,9 +260,11 @@ def _valid_spec(file: Path, options: Options, watcher: Watcher) -> Spec:
 def _python_path(spec: Spec, started_in: str) -> tuple[str, ...]:
     """Where trainers are looked for before the installed packages, the first being where programs start.
 
-    That is the directory of the study's start, or this one if it is gone; then that of the file.
+    That is the directory of the study's start, or this one if it is gone; then that of the file. A driver
+    that Ray has unpacked a job's files for has them here: those of an earlier job may lie about still.
     """
-    start = started_in if Path(started_in).is_dir() else str(Path.cwd())
+    here = Path.cwd()
+    start = started_in if Path(started_in).is_dir() and PACKAGES not in here.parts else str(here)
     return tuple(dict.fromkeys((start, str(Path(spec.source).absolute().parent))))
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpsearch.cli import options, ticks
+from hpsearch.cli import options, ticks, watching_jobs
+from hpsearch.cli import submit_words as words
 from hpsearch.cli.options import (
     HOME,
     Address,
@@ -31,6 +32,7 @@ from hpsearch.errors import SpecError, UsageError
 from hpsearch.redaction import redact
 from hpsearch.run.here import registered
 from hpsearch.run.signals import heard_signals
+from hpsearch.ship.choices import Target
 from hpsearch.show import answers, lines
 from hpsearch.show.console import Console
 from hpsearch.track.uri import default_uri
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from hpsearch.run.stopping import Stopped
     from hpsearch.study.home import Home
     from hpsearch.sweep import Options, Result
+
+# How long a driver on this machine has for its end (seconds).
+HERE = 30.0
 
 
 def check(file: File, strict: Strict = False, as_json: AsJson = False) -> None:
@@ -138,7 +143,10 @@ def resume(
 
 def stop(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="The study's name, as `hpsearch list` shows it.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="A study, as `hpsearch list` shows it, or a job, as `submit` named it."
+        ),
     ] = None,
     here: Annotated[
         bool, typer.Option("--here", help="Stop all that you run on this machine; none is no error.")
@@ -147,24 +155,43 @@ def stop(
         str | None,
         typer.Option("--schedule", metavar="NAME", help="Stop the tick of a schedule; none is no error."),
     ] = None,
+    to: words.To = None,
+    address: words.DashboardAddress = None,
+    context: words.Context = None,
+    namespace: words.KubeNamespace = None,
+    insecure: words.Insecure = False,
     home: Place = HOME,
     store: StoreUrl = None,
     within: Annotated[
-        float, typer.Option("--within", metavar="SECONDS", min=0.0, help="How long to wait for its end.")
-    ] = 30.0,
+        float | None,
+        typer.Option(
+            "--within", metavar="SECONDS", min=0.0, help="How long to wait for its end [30; elsewhere 300]."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask whoever runs a study on this machine to stop it in order; `resume` goes on from there."""
+    """Ask whoever runs a study on this machine to stop it in order; `resume` goes on from there.
+
+    Or end a job that was submitted elsewhere: a Ray job or Slurm's is stopped, a RayJob deleted with its
+    cluster. What a job has committed stays, and the same `submit` goes on with its study.
+    """
+    where = watching_jobs.Where(home, to, address, namespace, context, insecure)
     if (study is not None) + (schedule is not None) + here != 1:
         raise UsageError(
             "stop takes the name of a study, a --schedule, or --here for all",
             hint="`hpsearch list` names the studies",
         )
+    studies, limit = studies_of(home, store), HERE if within is None else within
     with options.console(as_json) as console:
-        if study is not None:
-            _stop(console, studies_of(home, store), study, within, as_json)
+        if study is None:
+            if where.target not in (None, Target.LOCAL):
+                raise UsageError(f"which job of {where.target}?", hint="`hpsearch status` lists them")
+            _stop_all(console, schedule, studies, limit, as_json)
+        elif (record := where.to_stop(study, studies)) and record.target is not Target.LOCAL:
+            limit = watching_jobs.WITHIN if within is None else within
+            watching_jobs.tell_stopped(console, watching_jobs.stopped(where, record, limit), as_json)
         else:
-            _stop_all(console, schedule, studies_of(home, store), within, as_json)
+            _stop(console, studies, record.study if record else study, limit, as_json)
 
 
 def _stop(console: Console, studies: Home, study: str, within: float, as_json: bool) -> None:

@@ -20,10 +20,11 @@ from hpsearch.ship.choices import Target
 
 if TYPE_CHECKING:
     from hpsearch.ship.records import Record
+    from hpsearch.study.home import Home
 
 Json = dict[str, Any]
-# Between two looks at a Ray job that shall end (seconds).
-LOOK = 0.5
+# All in seconds. Between two looks at a job that shall end, and how long it has for that.
+LOOK, WITHIN = 0.5, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,23 @@ class Where:
                 hint="`hpsearch status` lists those that were; see --home",
             )
         return None
+
+    def to_stop(self, name: str, studies: Home) -> Record | None:
+        """The same for what shall end; None: a study here. Raises UsageError where a name means two."""
+        from hpsearch.ship import records
+
+        if self.target is Target.LOCAL and records.find(self.home, name) is None:
+            return None
+        record = self.of(name)
+        if record is None or self.target is not None or record.target is Target.LOCAL:
+            return record
+        same = record.study == name and record.home == str(self.home.absolute())
+        if studies.holds(name) and not same:
+            raise UsageError(
+                f"{name!r} is a study here, and a job of {record.target}",
+                hint=f"say which: --to local, or --to {record.target}",
+            )
+        return record
 
     def jobs(self, record: Record) -> Any:
         """The Ray of a job."""
@@ -267,7 +285,7 @@ def _text(value: object) -> str:
     return "-" if value is None else f"{value:.0f} s" if isinstance(value, float) else str(value)
 
 
-def told_stopped(console: Any, answer: Json, as_json: bool) -> None:
+def tell_stopped(console: Any, answer: Json, as_json: bool) -> None:
     """Say that a job has ended."""
     if as_json:
         console.json(answer)
