@@ -59,18 +59,22 @@ class Pods(Protocol):
 
 @dataclass
 class PlayedRay:
-    """Jobs that end when a test says so; `down`: clusters whose head does not answer."""
+    """Jobs that end when a test says so; `down`: clusters whose head does not answer.
+
+    `verdict`: the status and message with which each job ends as soon as it is submitted.
+    """
 
     jobs: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     submitted: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     down: set[str] = field(default_factory=set)
+    verdict: tuple[str, str] = ("RUNNING", "")
 
     def job(self, cluster: Json, job_id: str) -> tuple[str, str] | None:
         return self.jobs.get((self._up(cluster), job_id))
 
     def submit(self, cluster: Json, job_id: str, entrypoint: str) -> None:
-        self.jobs[(self._up(cluster), job_id)] = ("RUNNING", "")
+        self.jobs[(self._up(cluster), job_id)] = self.verdict
         self.submitted.append(job_id)
 
     def stop(self, cluster: Json, job_id: str) -> None:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube_kinds import KINDS, RAY_JOB
+from kube_kinds import JOB, KINDS, RAY_JOB, kind_of
 from kube_server import Fault
-from kube_world import IMAGE, ROOT, SPACE, SWEEP, World, world
+from kube_world import BASE, IMAGE, ROOT, SPACE, SWEEP, TICK, World, crd_checks, world
 
 from hpsearch import cli
 from hpsearch.ship import termination
 
 OWN, NAME = "nightly-29401577", "nightly-29401577-r"
+TICKED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 KEPT = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
 
 
@@ -223,3 +224,38 @@ def test_the_last_word_fits_what_kubernetes_keeps(tmp_path: Path) -> None:
 def test_outside_of_a_pod_nothing_is_left(tmp_path: Path) -> None:
     assert not termination.leave(tmp_path / "none", {"outcome": "failed"})
     assert list(tmp_path.iterdir()) == []
+
+
+# -- the CronJob that we ship -----------------------------------------------------------------------
+
+
+def test_a_tick_of_the_shipped_cronjob_launches_by_its_own_words(cluster: World, launch: Any) -> None:
+    import yaml
+
+    cluster.store.check = crd_checks()
+    cron = yaml.safe_load((BASE / "cronjob.yaml").read_text())
+    made = cluster.store.create(kind_of(cron), SPACE, cron)
+    # As its controller makes a Job of it.
+    name = f"{cron['metadata']['name']}-29401577"
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "name": made["metadata"]["name"],
+        "controller": True,
+    }
+    meta = dict(cron["spec"]["jobTemplate"]["metadata"]) | {"name": name, "annotations": {TICKED: TICK}}
+    meta["ownerReferences"] = [owner | {"uid": made["metadata"]["uid"]}]
+    cluster.store.create(JOB, SPACE, {"metadata": meta, "spec": cron["spec"]["jobTemplate"]["spec"]})
+    (cluster.folder / "sweep.yaml").write_text((BASE / "sweep.yaml").read_text())
+    container = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    words = [word.replace("/etc/hpsearch/", "").replace("$(JOB_NAME)", name) for word in container["args"]]
+    assert words[0] == "launch"
+    with cluster.operator.at_work():
+        cluster.operator.ray.verdict = ("SUCCEEDED", "")
+        told = launch(*words[1:])
+    assert (told.code, told.answer["outcome"]) == (0, "succeeded"), told.answer
+    assert told.answer["rayjob"] == f"{name}-r"
+    assert told.answer["schedule"] == cron["metadata"]["name"]
+    head = cluster.rayjob(f"{name}-r")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+    assert head["spec"]["containers"][0]["image"] == container["image"]
+    assert {request.code for request in cluster.api.requests} <= {200, 201, 404}
