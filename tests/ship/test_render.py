@@ -206,6 +206,10 @@ def test_the_submitter_hands_over_the_entrypoint_and_finds_ray_where_the_operato
     assert words[words.index("--submission-id") + 1] == "$(RAY_JOB_SUBMISSION_ID)"
     assert words[words.index("--") + 1 :] == spec["entrypoint"].split()
     assert "args" not in container
+    found = parsed(words[1:])
+    assert found.params["as_submitter"] and found.params["wait"]
+    # What follows `--` is handed on as it stands.
+    assert spec["entrypoint"].split() in found.params.values()
 
 
 def hook(template: Any) -> list[str]:
