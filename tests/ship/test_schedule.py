@@ -422,7 +422,8 @@ def test_what_is_rendered_passes_our_own_lint_and_the_real_definitions(
 ) -> None:
     if not CRDS.is_dir():
         pytest.skip(f"NO CUSTOM RESOURCE DEFINITIONS in {CRDS}: a RayCronJob was not checked by them")
-    (place / "made.yaml").write_text(schedule(*CRON, "--as", target, "--image", IMAGE).out)
+    told = schedule("--cron", "17 4 * * *", "--tz", "UTC", "--as", target, "--image", IMAGE)
+    (place / "made.yaml").write_text(told.out)
     words = ["hpsearch", "k8s", "validate", "made.yaml", "--crds", str(CRDS), "--json"]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as left:
