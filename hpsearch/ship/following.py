@@ -106,7 +106,6 @@ class LogCopy:
     name: str
     write: Callable[[str], None]
     _written: int = 0
-    _round: int = 0
     _over: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -116,8 +115,9 @@ class LogCopy:
         self._thread.start()
 
     def begin_again(self) -> None:
-        """There is a new log of that name: from its start."""
-        self._round += 1
+        """There is a new log of that name: from its start. The stream of the old one may hang for long."""
+        self._written = 0
+        self.start()
 
     def finish(self) -> None:
         """The job has ended: copy what is left, for a while."""
@@ -127,7 +127,7 @@ class LogCopy:
 
     def _copy(self) -> None:
         pause = FIRST_PAUSE
-        while True:
+        while self._is_wanted():
             ended, whole = self._over.is_set(), False
             with contextlib.suppress(NoAnswer, HpsearchError):
                 whole = self._stream()
@@ -138,18 +138,19 @@ class LogCopy:
             self._over.wait(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 
+    def _is_wanted(self) -> bool:
+        """Whether this is the thread of the newest log."""
+        return threading.current_thread() is self._thread
+
     def _stream(self) -> bool:
-        """Read one stream to its end; False for one of a log that is not that of the job any more."""
-        count, current = 0, self._round
-        written = self._written if current == self._round else 0
+        """Read one stream to its end; False if its log is that of the job no more."""
+        count, written = 0, self._written
         for text in self.jobs.tail(self.name):
-            if self._round != current:
-                self._written = 0
+            if not self._is_wanted():
                 return False
             count += len(text)
             if count > written:
-                new = text[written - count :] if count - len(text) < written else text
-                self.write(new)
+                self.write(text[written - count :] if count - len(text) < written else text)
                 written = self._written = count
         return True
 
