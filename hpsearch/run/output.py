@@ -14,7 +14,7 @@ from threading import Lock, Thread
 from hpsearch.redaction import known, redact
 from hpsearch.study.beneath import open_to_append, opened, read
 
-LOG, EARLIER, LAST_LINES = "output.log", "output.log.1", "last-lines.txt"
+LOG, LAST_LINES = "output.log", "last-lines.txt"
 LONGEST_LINE = 1 << 20  # bytes; the rest of a line is dropped
 AT_ONCE = 1 << 16  # bytes of a read
 PIPE = 1 << 20  # bytes that a trial may be ahead of who reads, where the system allows it
@@ -30,16 +30,28 @@ _CONTROL_BYTES = bytes({*range(9), 11, 12, *range(14, 32), 127})
 _SUSPICIOUS = (b"pass", b"token", b"secret", b"credential", b"key", b"://")
 
 
+def by_rank(name: str, rank: int) -> str:
+    """The name of a file of one of a trial's processes; the first one's is the trial's own."""
+    return name if rank == 0 else f"{Path(name).stem}.rank-{rank}{Path(name).suffix}"
+
+
 class Output:
     """Writes to `output.log`; at half of `limit` bytes that becomes `output.log.1`, whose own content goes.
+
+    What another process of a trial than its first prints goes to files of its own: `output.rank-1.log`.
 
     Nothing here ever raises: what cannot be written counts as `dropped`. Bytes that are no text are escaped,
     colours taken out, secrets of the text and of `environment` masked.
     """
 
-    def __init__(self, directory: Path, limit: int, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, directory: Path, limit: int, environment: Mapping[str, str] = os.environ, rank: int = 0
+    ) -> None:
         self.dropped = 0  # bytes
         self._directory = directory
+        self._log = by_rank(LOG, rank)
+        self._earlier = f"{self._log}.1"
+        self._last_lines = by_rank(LAST_LINES, rank)
         self._half = limit // 2
         self._environment = environment
         self._values = tuple(value.encode() for value in known(environment))
@@ -47,7 +59,7 @@ class Output:
         self._cut = 0  # bytes of the current line beyond its longest
         self._recent = b""
         with opened(directory) as there:
-            self._file: int | None = open_to_append(there, LOG)
+            self._file: int | None = open_to_append(there, self._log)
         self._size = os.fstat(self._file).st_size
 
     def write(self, data: bytes) -> None:
@@ -88,13 +100,13 @@ class Output:
         """Leave the last lines in a file of their own, which no later attempt adds to."""
         self.flush()
         text = b""
-        for name in (EARLIER, LOG):
+        for name in (self._earlier, self._log):
             with contextlib.suppress(OSError):
                 text += read(self._directory, name)[-LOOK_BACK:]
         lines = _last(text[-LOOK_BACK:], whole=len(text) <= LOOK_BACK)[-KEPT_LINES:]
         kept = "".join(f"{line[:KEPT_OF_A_LINE]}\n" for line in lines)
         with contextlib.suppress(OSError), opened(self._directory) as there:
-            descriptor = open_to_append(there, LAST_LINES)
+            descriptor = open_to_append(there, self._last_lines)
             with os.fdopen(descriptor, "wb") as file:
                 file.truncate(0)
                 file.write(kept.encode())
@@ -135,9 +147,9 @@ class Output:
         try:
             with opened(self._directory) as there:
                 with contextlib.suppress(FileNotFoundError):
-                    self.dropped += os.stat(EARLIER, dir_fd=there, follow_symlinks=False).st_size
-                os.replace(LOG, EARLIER, src_dir_fd=there, dst_dir_fd=there)
-                fresh = open_to_append(there, LOG)
+                    self.dropped += os.stat(self._earlier, dir_fd=there, follow_symlinks=False).st_size
+                os.replace(self._log, self._earlier, src_dir_fd=there, dst_dir_fd=there)
+                fresh = open_to_append(there, self._log)
         except OSError:  # the directory is gone, or full of what we may not touch
             if self._file is not None:
                 os.close(self._file)

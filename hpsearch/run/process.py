@@ -82,7 +82,7 @@ class Slot:
         self.kill()
         directory = launch.context.directory
         made(directory)
-        output = Output(directory, launch.output)
+        output = Output(directory, launch.output, rank=launch.team.rank)
         reader, writer = self._context.Pipe(duplex=False)
         printed, prints = self._context.Pipe(duplex=False)
         arguments = (self._execute, json.dumps(launch.to_json()), writer, prints)

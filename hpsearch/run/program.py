@@ -19,7 +19,7 @@ from hpsearch.errors import HpsearchError
 from hpsearch.run import start
 from hpsearch.run.kin import adopt_orphans, call_oneself, descendants, die_with, end_descendants
 from hpsearch.run.listener import Listener
-from hpsearch.run.output import Output, Pump
+from hpsearch.run.output import Output, Pump, by_rank
 from hpsearch.run.watch import SUPERVISOR
 from hpsearch.study.trial import Ending, Launch, Report, State
 from hpsearch.train.failing import failed
@@ -40,13 +40,13 @@ def run(launch: Launch, report: Callable[[Report], bool], *, fork: bool) -> int:
     """
     objectives, context = launch.metrics or (launch.metric,), launch.context
     reporter = Reporter(report, *objectives, every=context.measure_every, until=context.max_steps)
-    metric_file = launch.context.directory.absolute() / METRIC_FILE
+    metric_file = context.directory.absolute() / by_rank(METRIC_FILE, launch.team.rank)
     try:
         plan = start.prepare(launch, metric_file, fork=fork)
     except HpsearchError as error:
         reporter.end(Ending(State.FAILED, error.message))
         return 0
-    output = Output(launch.context.directory, launch.output, {**os.environ, **plan.environment})
+    output = Output(context.directory, launch.output, {**os.environ, **plan.environment}, launch.team.rank)
     listener = Listener(launch, metric_file, reporter)
     code = _Supervisor(launch, listener, reporter, output).follow(plan)
     if output.dropped:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpsearch.run.kin import Seen
-from hpsearch.run.output import LOG
+from hpsearch.run.output import LOG, by_rank
 from hpsearch.study.trial import Cause, Launch
 
 # Seconds. Without a limit of its own a trial is taken for hung when it has neither reported nor printed nor
@@ -143,7 +143,7 @@ class Watch:
 
     def _log(self) -> tuple[int, ...]:
         with contextlib.suppress(OSError):
-            found = os.lstat(self._launch.context.directory / LOG)
+            found = os.lstat(self._launch.context.directory / by_rank(LOG, self._launch.team.rank))
             return (found.st_ino, found.st_size)
         return ()
 

@@ -25,6 +25,7 @@ from hpsearch.spec.scalars import (
 
 MAX_SEED = 2**32 - 1
 MAX_GRACE = 300.0
+MAX_WORKERS = 1024
 
 _Amount = Annotated[float, Numeric(low=0)]
 
@@ -109,11 +110,15 @@ class PrunerForm(Form):
 
 
 class ResourcesForm(Form):
-    """What one trial asks for."""
+    """What one trial asks for, or each of its workers."""
 
     cpu: Annotated[_Amount | None, Field(description="CPUs, or a part of one; 1 by default.")] = None
     gpu: Annotated[_Amount | None, Field(description="GPUs, or a part of one.")] = None
     memory: Annotated[Size | None, Field(description="Such as 2Gi or 512Mi; more stops a trial.")] = None
+    workers: Annotated[
+        Annotated[int, Numeric(low=1, high=MAX_WORKERS, whole=True)] | None,
+        Field(description="Processes that share a trial's work, by torch.distributed; 1 by default."),
+    ] = None
 
 
 class LimitsForm(Form):

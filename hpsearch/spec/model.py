@@ -251,15 +251,17 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one trial asks of Ray: CPUs and GPUs (fractions allowed), memory in bytes or None.
+    """What each process of a trial asks of Ray: CPUs and GPUs (fractions allowed), memory in bytes or None.
 
     `hinted`: the GPUs come from the name of a machine, so that a machine with fewer will do.
+    `workers`: of how many processes a trial consists, which share its work.
     """
 
     cpu: float = 1.0
     gpu: float = 0.0
     memory: int | None = None
     hinted: bool = False
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def resources(block: BlockForm, draft: Draft, findings: Findings) -> Resources:
     if gpu > 1 and gpu != int(gpu):
         message = f"gpu is {gpu:g}: above 1 only whole GPUs can be given"
         findings.error(form.at("gpu"), message, f"write {math.ceil(gpu)}")
-    return Resources(cpu, gpu, form.memory, hinted=hint is not None)
+    return Resources(cpu, gpu, form.memory, hinted=hint is not None, workers=form.workers or 1)
 
 
 def limits(block: BlockForm, draft: Draft, findings: Findings) -> Limits:

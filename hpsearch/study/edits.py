@@ -24,6 +24,9 @@ _OTHER_PROGRAM = "what was measured came from the other program"
 _OTHER_LENGTH = "values at another number of steps cannot be compared"
 _OTHER_STEPS = "pruners compare trials at the same steps"
 _OTHER_DRAWS = "the proposals so far, and what each trial drew, came from the other one"
+# Only our own step loop learns the same from a batch however many share it; of other trainers each process
+# mostly takes batches of its own.
+_OTHER_SPLIT = "what was measured came from another number of processes that learn together"
 _OTHER_START = "what a study knows from its start was copied then"
 
 # Why a change of a field is refused; an empty text: it goes on. Fields of a part may stand together. Those
@@ -50,6 +53,7 @@ RULES: Mapping[str, str | None] = {
     # Rules are folded over the facts: what was pruned stays pruned, for the reason that it has.
     "pruner": "",
     "resources": "",
+    "resources.workers": _OTHER_SPLIT,
     "limits": "",
     "tracking": "",
     "stopping": "",

@@ -191,13 +191,31 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Team:
+    """Which of the `size` processes of a trial this one is, and where the first of them is reached.
+
+    `local_rank` of the `local_size` on the same node. `address` and `port` are of the first one's node;
+    `devices` are the GPUs of all of them on this node, as CUDA_VISIBLE_DEVICES, None: as it finds them.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    address: str = ""
+    port: int = 0
+    devices: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """All that a runner needs to execute one attempt: plain data that travels as JSON.
 
     `timeout` and `grace` (between SIGTERM and SIGKILL) are seconds, as are the times in which the first and
     each further report is due; None: judged by the trial's own pace and work, 0: never.
     Unless `judged`, no decision waits for a report, and reports may travel together. `metrics` are those of
-    all objectives, `metric` the first. `output` is how many bytes of what it prints are kept.
+    all objectives, `metric` the first. `output` is how many bytes of what it prints are kept. `team` is known
+    only where it runs.
     """
 
     module: str
@@ -216,6 +234,7 @@ class Launch:
     progress_timeout: float | None = None
     processes: int = 200
     output: int = 1 << 26
+    team: Team = field(default_factory=Team)
 
     def to_json(self) -> dict[str, Any]:
         """The launch as JSON types; `from_json` is its inverse."""
@@ -241,6 +260,7 @@ class Launch:
             "progress_timeout": self.progress_timeout,
             "processes": self.processes,
             "output": self.output,
+            "team": asdict(self.team),
         }
 
     @classmethod
@@ -271,6 +291,7 @@ class Launch:
             progress_timeout=data["progress_timeout"],
             processes=data["processes"],
             output=data["output"],
+            team=Team(**data["team"]),
         )
 
 
