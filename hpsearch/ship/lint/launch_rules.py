@@ -101,7 +101,7 @@ def _period(manifest: Manifest) -> float | None:
     found, zone = parsed(manifest), zone_of(text(manifest.value, "spec", "timeZone"))
     if found is None or zone is None:
         return None
-    return cron.shortest_gap(found, zone, SINCE).total_seconds()
+    return cron.shortest_gap(found, zone, SINCE, 100).total_seconds()
 
 
 @LAUNCH.rule(

@@ -218,6 +218,22 @@ def test_no_secret_is_shown_by_the_line_that_finds_it() -> None:
     assert not any(secret in f.text for f in found)
 
 
+def test_a_value_that_a_schema_refuses_is_not_shown_where_it_may_be_a_secret() -> None:
+    made = server()
+    world.edited(made[0], f"{ONE} env 2", {"name": "DATABASE_PASSWORD", "value": 83920174})
+    found = [f for f in world.check(*made) if f.rule == "schema"]
+    assert [f.message for f in found] == ["the value is not a text"]
+
+
+def test_what_names_hold_cannot_drive_a_terminal() -> None:
+    made = server()
+    volume = {"name": "tmp", "configMap": {"name": "a\x1b[31m"}}
+    world.edited(made[0], f"{POD} volumes 0", volume)
+    found = [f.message for f in world.ruled(*made) if f.rule == "reference/pod"]
+    assert any("a\\x1b[31m" in message for message in found)
+    assert all(message.isprintable() for message in found)
+
+
 @pytest.mark.parametrize("kind", ["Pod", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"])
 def test_pods_of_all_workloads_are_looked_at(kind: str) -> None:
     pod = {"containers": [{"name": "a", "image": IMAGE}]}

@@ -172,6 +172,16 @@ def test_the_definitions_are_read_as_the_api_server_reads_them(
 
 
 @needs_crds
+def test_what_a_schema_refuses_is_not_said_again_by_a_rule(known: crds.Crds) -> None:
+    made = world.retained()
+    world.edited(made[1], "spec deletionStrategy deletionRules 0 condition jobStatus", "STOPPED")
+    path = "spec.deletionStrategy.deletionRules[0].condition.jobStatus"
+    told = [f.rule for f in world.check(*made, known=known) if written(f.path) == path]
+    untold = [f.rule for f in world.check(*made) if written(f.path) == path]
+    assert (told, untold) == (["schema"], ["kuberay/rule-status"])
+
+
+@needs_crds
 def test_the_definitions_of_a_group_that_lack_a_kind_say_so(known: crds.Crds) -> None:
     made = {"apiVersion": "ray.io/v1", "kind": "RayJobb", "metadata": {"name": "a"}, "spec": {}}
     assert "define no ray.io RayJobb" in world.check(made, known=known)[0].message
