@@ -61,6 +61,12 @@ StoreSecret = Annotated[
         help="The Secret that has the store's PostgreSQL address, under url [a SQLite file on the claim].",
     ),
 ]
+WebhookSecret = Annotated[
+    str | None,
+    typer.Option(
+        "--webhook-secret", metavar="NAME[:KEY]", help="The Secret that has the webhook's address, under url."
+    ),
+]
 MlflowSecret = Annotated[
     str | None,
     typer.Option("--mlflow-secret", metavar="NAME", help="The Secret with MLflow's username and password."),

@@ -64,7 +64,9 @@ StatusPath = Annotated[
 WebhookEnv = Annotated[
     str | None,
     typer.Option(
-        "--webhook-env", metavar="VAR", help="Post the end to the address that this variable holds."
+        "--webhook-env",
+        metavar="VAR",
+        help="Post the end to the address that a variable holds [HPSEARCH_WEBHOOK, if set].",
     ),
 ]
 WebhookFile = Annotated[
@@ -73,6 +75,7 @@ WebhookFile = Annotated[
 ]
 
 ERROR = "error"
+WEBHOOK = "HPSEARCH_WEBHOOK"
 MARK = "webhook.posted"
 # Between two counts for the status file (seconds).
 COUNTING = 10.0
@@ -111,6 +114,8 @@ def batch(
     from hpsearch.ship.webhook import webhook
 
     found = tick(schedule or None, scheduled_time or None, datetime.now(UTC))
+    if webhook_env is None and webhook_file is None and os.environ.get(WEBHOOK):
+        webhook_env = WEBHOOK
     tags = given_tags(tag or ()) | dict(found.tags if found else {})
     hook = webhook(webhook_env, webhook_file)
     if webhook_env:

@@ -33,6 +33,7 @@ FLAGS = {
     "head_memory": "--head-memory",
     "claim": "--claim",
     "store_secret": "--store-secret",
+    "webhook_secret": "--webhook-secret",
     "mlflow_secret": "--mlflow-secret",
     "tracking_uri": "--tracking-uri",
     "deadline": "--deadline",

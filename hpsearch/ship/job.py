@@ -207,6 +207,7 @@ class Platform(Plain):
     groups: tuple[Group, ...] = Field(min_length=1, max_length=MOST_GROUPS)
     claim: Claim = Claim()
     store: SecretKey | None = None
+    webhook: SecretKey | None = None
     mlflow_user: SecretKey | None = None
     mlflow_password: SecretKey | None = None
     profile: Profile = Profile.SHUTDOWN

@@ -64,6 +64,7 @@ class Wishes:
     head_memory: str = "8Gi"
     claim: str = "hpsearch-studies"
     store_secret: str | None = None
+    webhook_secret: str | None = None
     mlflow_secret: str | None = None
     tracking_uri: str | None = None
     deadline: float | None = None
@@ -186,6 +187,7 @@ def _platform(spec: Spec, wishes: Wishes) -> Platform:
         groups=given or fit.made_to_measure(spec, elastic=elastic),
         claim=Claim(name=wishes.claim),
         store=SecretKey.parse(wishes.store_secret, "url") if wishes.store_secret else None,
+        webhook=SecretKey.parse(wishes.webhook_secret, "url") if wishes.webhook_secret else None,
         mlflow_user=SecretKey.parse(mlflow, "username") if mlflow else None,
         mlflow_password=SecretKey(name=mlflow, key="password") if mlflow else None,
         profile=wishes.profile,

@@ -116,6 +116,7 @@ def head(job: Job) -> Object:
             *plain_env(**_told(job)),
             *secret_env(
                 HPSEARCH_STORE=platform.store,
+                HPSEARCH_WEBHOOK=platform.webhook,
                 MLFLOW_TRACKING_USERNAME=platform.mlflow_user,
                 MLFLOW_TRACKING_PASSWORD=platform.mlflow_password,
             ),

@@ -394,7 +394,7 @@ def test_a_cronjob_launches_each_tick(schedule: Run, overlap: str, policy: str, 
         "--overlap",
         overlap,
     )
-    found = objects(schedule(*words, "--deadline", "4h").out)
+    found = objects(schedule(*words, "--webhook-secret", "hook", "--deadline", "4h").out)
     cronjob, config = found["CronJob"], found["ConfigMap"]
     for each in found.values():
         for version in ("1.28", "1.37"):
@@ -405,7 +405,7 @@ def test_a_cronjob_launches_each_tick(schedule: Run, overlap: str, policy: str, 
     assert spec["startingDeadlineSeconds"] == window
     [container] = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert container["args"][:4] == ["launch", "/etc/hpsearch/sweep.yaml", "--job-name", "$(JOB_NAME)"]
-    assert container["args"][-2:] == ["--deadline", "14400"]
+    assert container["args"][-4:] == ["--webhook-secret", "hook", "--deadline", "14400"]
     volumes = {each["name"]: each for each in spec["jobTemplate"]["spec"]["template"]["spec"]["volumes"]}
     assert volumes["sweep"]["configMap"]["name"] == config["metadata"]["name"]
     assert config["data"]["sweep.yaml"] == facts.YAML
@@ -451,7 +451,7 @@ def test_manifests_are_applied_by_kubectl(schedule: Run, place: Path) -> None:
 
 
 def test_a_raycronjob_is_warned_of_and_its_driver_finds_the_tick_itself(schedule: Run) -> None:
-    told = schedule(*CRON, "--as", "raycronjob", "--image", IMAGE)
+    told = schedule(*CRON, "--as", "raycronjob", "--image", IMAGE, "--webhook-secret", "hook")
     assert "a RayCronJob is alpha" in told.err
     assert "missed are made up one by one" in told.err
     found = objects(told.out)
@@ -467,6 +467,8 @@ def test_a_raycronjob_is_warned_of_and_its_driver_finds_the_tick_itself(schedule
     env = {each["name"]: each.get("value") for each in head["containers"][0]["env"]}
     assert env["HPSEARCH_SCHEDULE"] == "nightly"
     assert env["HPSEARCH_SCHEDULED_TIME"] == "17 2 * * * Europe/Berlin"
+    hook = next(each for each in head["containers"][0]["env"] if each["name"] == "HPSEARCH_WEBHOOK")
+    assert hook["valueFrom"] == {"secretKeyRef": {"name": "hook", "key": "url"}}
     maps = [each["configMap"]["name"] for each in head["volumes"] if "configMap" in each]
     assert maps == [found["ConfigMap"]["metadata"]["name"]]
 

@@ -207,7 +207,7 @@ def test_a_failed_post_changes_neither_the_exit_code_nor_the_answer(night: Night
 
 def test_a_tick_that_cannot_start_is_told_too(night: Night, receiver: Receiver) -> None:
     (night.place / "toy.py").unlink()
-    told = night.run("2026-11-24T01:17:00Z", "--webhook-env", "NIGHT_HOOK", code=2, NIGHT_HOOK=receiver.url)
+    told = night.run("2026-11-24T01:17:00Z", code=2, HPSEARCH_WEBHOOK=receiver.url)
     assert "pythonModule 'toy' cannot be found" in told.err
     [post] = receiver.posts
     assert post["text"].startswith("nightly-20261124T011700Z error: pythonModule 'toy' cannot be found")
