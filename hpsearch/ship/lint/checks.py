@@ -35,7 +35,7 @@ from hpsearch.ship.lint.core_schemas import DEFAULT_VERSION, OBJECT_META, POD_TE
 from hpsearch.ship.lint.crds import Crds
 from hpsearch.ship.lint.finding import TOP, Fault, Finding, Level, Path
 from hpsearch.ship.lint.manifest import RAY_GROUP, Manifest
-from hpsearch.ship.lint.pods import Pod, pods_of
+from hpsearch.ship.lint.pods import COPIED, Pod, pods_of
 from hpsearch.ship.lint.ray_objects import RayCluster, RayJob
 from hpsearch.ship.lint.rulebook import Rule, Rulebook
 from hpsearch.ship.lint.scene import Placed, Scene
@@ -276,16 +276,18 @@ def _once(findings: list[Finding]) -> Iterator[Finding]:
     """Each finding of an object once: what its schema refuses, rules and other schemas say again."""
     refused: set[Path] = set()
     seen: set[tuple[Path, str, str]] = set()
+    broken: set[tuple[Path, str]] = set()
     for finding in findings:
-        if finding.rule == SCHEMA:
-            if finding.path in refused:
-                continue
-            refused.add(finding.path)
-        elif finding.path in refused:
+        if finding.path in refused:
             continue
+        if finding.rule == SCHEMA:
+            refused.add(finding.path)
+        # What the operator copies from a container is as wrong as that one, and at the same place.
+        copied = COPIED in finding.message and (finding.path, finding.rule) in broken
         key = (finding.path, finding.rule, finding.message)
-        if key not in seen:
+        if key not in seen and not copied:
             seen.add(key)
+            broken.add(key[:2])
             yield finding
 
 

@@ -15,6 +15,8 @@ from hpsearch.ship.lint.manifest import Manifest
 from hpsearch.ship.lint.ray_objects import K8S_JOB, RayCluster, RayJob
 from hpsearch.ship.lint.shape import dig, mapping, maps, sequence, text
 
+# How messages name the container that the operator makes after the first one of a worker.
+COPIED = "added by KubeRay like the first"
 HEAD, WORKER, SUBMITTER, OTHER = "head", "worker", "submitter", "pod"
 RAY_ROLES = (HEAD, WORKER, SUBMITTER)
 # Volumes that the operator adds; nobody can say how large its logs' one may become.
@@ -189,7 +191,7 @@ def _waiting(template: dict[str, Any], at: Path) -> tuple[Container, ...]:
     taken = ("image", "imagePullPolicy", "securityContext", "env", "volumeMounts")
     value = {key: container[key] for key in taken if key in container}
     value |= {"name": "wait-gcs-ready", "resources": {"limits": {"cpu": "200m", "memory": "256Mi"}}}
-    return (Container((*at, "spec", "containers", 0), value, "added by KubeRay"),)
+    return (Container((*at, "spec", "containers", 0), value, COPIED),)
 
 
 def _autoscaler(cluster: RayCluster) -> Container:

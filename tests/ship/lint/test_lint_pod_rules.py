@@ -201,6 +201,13 @@ def test_findings_name_the_container_that_the_operator_adds() -> None:
     )
 
 
+def test_what_the_operator_copies_from_a_container_is_told_once() -> None:
+    made = world.job()
+    world.edited(made[1], f"{GROUP} template spec containers 0 securityContext readOnlyRootFilesystem", False)
+    found = [f.message for f in world.ruled(*made) if f.rule == "restricted/read-only-root"]
+    assert found == ["container 'ray-worker' can write to its image's files"]
+
+
 def test_no_secret_is_shown_by_the_line_that_finds_it() -> None:
     secret = "hunter2" * 3
     made = server()
