@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from hpsearch.errors import HpsearchError, Interrupted, ServiceUnavailable
+from hpsearch.errors import HpsearchError, Interrupted, ServiceUnavailable, UsageError
 from hpsearch.run import access, undertaker
 from hpsearch.run.contract import UMASK
 from hpsearch.run.desk import Desk
@@ -25,6 +25,7 @@ from hpsearch.run.reach import within_reach
 from hpsearch.run.scratch import Scratch, scratch
 from hpsearch.run.signals import hear_again, heard_signals
 from hpsearch.run.vigil import Vigil
+from hpsearch.spec.model import Resources
 from hpsearch.study.search import Search
 
 SETTINGS = {
@@ -53,7 +54,7 @@ import ray  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
 from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default  # noqa: E402
 
-from hpsearch.run import nodes, tuning  # noqa: E402
+from hpsearch.run import nodes, survey, tuning  # noqa: E402
 
 log = logging.getLogger(__name__)
 # After its stop Tune kills an actor that does not come back; beyond a program's grace it has had its time.
@@ -61,6 +62,8 @@ CLEANUP, CLEANUP_BEYOND_GRACE = 10.0, 5.0  # seconds
 # It takes one or two; with a dead head it never ends (seconds).
 SHUTDOWN = 6.0
 GOES_ON = "`hpsearch resume` goes on"
+# How Ray begins to say that it will not join a Ray of another version, or of another Python.
+OTHER_VERSION = "Version mismatch"
 
 
 def run(search: Search, *, address: str | None = None, start_timeout: float | None = None) -> None:
@@ -72,7 +75,8 @@ def run(search: Search, *, address: str | None = None, start_timeout: float | No
     """
     if address and access.check(address):
         enable_token_auth_by_default()
-    with scratch(private=not address) as place, _ray(address, place):
+    with scratch(private=not address) as place, contextlib.ExitStack() as ray_of_ours:
+        ray_of_ours.enter_context(_ray(address, place))
         spec = search.study.spec
         resources = within_reach(spec.resources, nodes.largest("GPU"))
         patient = start_timeout is not None
@@ -80,28 +84,45 @@ def run(search: Search, *, address: str | None = None, start_timeout: float | No
             resources, spec.max_parallel_trials, joined=address is not None, patient=patient
         )
         search.limit(slots, resources.gpu)
-        cleanup = max(CLEANUP, spec.limits.grace_period + CLEANUP_BEYOND_GRACE)
-        os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = f"{cleanup:g}"
-        desk = Desk(search)
-        scheduler = tuning.Scheduler(desk)
-        lookout = Lookout(_vital(address))
-        vigil = Vigil(
-            desk, lookout, lambda: nodes.lacking(resources), scheduler.hurry, cleanup, start_timeout
-        )
-        with contextlib.closing(lookout), heard_signals(desk.stop):
-            try:
-                tuner = tuning.tuner(desk, scheduler, nodes.asked(resources), slots, place.directory)
-                if not desk.relay.serve(tuner.fit, vigil.look):
-                    log.warning("Ray did not stop in time, and was left behind")
-            except HpsearchError:
-                raise
-            except Exception as error:  # a border: Tune raises whatever its files or Ray's calls raise
-                desk.failure = desk.failure or error
-        desk.raise_failure()
+        if address and (parcel := survey.survey(search, resources, place.directory / "parcel")):
+            log.info("the trainer's code is sent to the nodes, which do not see it")
+            ray_of_ours.close()
+            ray_of_ours.enter_context(_ray(address, place, parcel.runtime_env))
+        _follow(search, resources, slots, address, start_timeout, place.directory)
+
+
+def _follow(
+    search: Search,
+    resources: Resources,
+    slots: int,
+    address: str | None,
+    start_timeout: float | None,
+    directory: Path,
+) -> None:
+    """Run the study on the Ray that is there."""
+    cleanup = max(CLEANUP, search.study.spec.limits.grace_period + CLEANUP_BEYOND_GRACE)
+    os.environ["TUNE_FORCE_TRIAL_CLEANUP_S"] = f"{cleanup:g}"
+    desk = Desk(search)
+    scheduler = tuning.Scheduler(desk)
+    lookout = Lookout(_vital(address))
+    lack = partial(nodes.lacking, resources)
+    vigil = Vigil(desk, lookout, lack, scheduler.hurry, cleanup, start_timeout)
+    with contextlib.closing(lookout), heard_signals(desk.stop):
+        try:
+            tuner = tuning.tuner(desk, scheduler, nodes.asked(resources), slots, directory)
+            if not desk.relay.serve(tuner.fit, vigil.look):
+                log.warning("Ray did not stop in time, and was left behind")
+        except HpsearchError:
+            raise
+        except Exception as error:  # a border: Tune raises whatever its files or Ray's calls raise
+            desk.failure = desk.failure or error
+    desk.raise_failure()
 
 
 @contextlib.contextmanager
-def _ray(address: str | None, place: Scratch) -> Iterator[None]:
+def _ray(
+    address: str | None, place: Scratch, runtime_env: Mapping[str, object] | None = None
+) -> Iterator[None]:
     """A running Ray: the one at `address`, or a private local one that listens on loopback alone."""
     local = {
         "include_dashboard": False,
@@ -115,12 +136,18 @@ def _ray(address: str | None, place: Scratch) -> Iterator[None]:
                 address=address or "local",
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,  # what matters is said by us
+                runtime_env=dict(runtime_env or {}),
                 **(local if address is None else {}),
             )
     except SystemExit as error:  # Ray's own answer to a SIGTERM while it starts
         raise Interrupted("interrupted while Ray was starting", hint=GOES_ON) from error
     except Exception as error:  # a border: Ray raises plain Exceptions when its processes do not come up
         where = f"at {address}" if address else "on this machine"
+        if str(error).startswith(OTHER_VERSION):
+            raise UsageError(
+                f"the Ray {where} is another than the driver's: {' '.join(str(error).split())}",
+                hint="install the same Ray and Python on all nodes, or use one image for all of them",
+            ) from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ServiceUnavailable(f"Ray cannot be reached {where}: {reason}") from error
     finally:

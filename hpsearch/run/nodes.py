@@ -5,7 +5,6 @@ Imported by `cluster` alone, which sets what Ray reads at its import.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -15,6 +14,7 @@ from typing import Any
 import ray
 
 from hpsearch.errors import UsageError
+from hpsearch.run import sight
 from hpsearch.spec.model import Resources
 
 log = logging.getLogger(__name__)
@@ -87,19 +87,7 @@ def may_grow(environment: Mapping[str, str] = os.environ) -> bool:
     gcs = ray._private.worker.global_worker.gcs_client
     if gcs.internal_kv_get(*NEWER) == b"1":
         return True
-    return tells_of_growth(gcs.internal_kv_get(STATUS, None))
-
-
-def tells_of_growth(status: bytes | None) -> bool:
-    """Whether an autoscaler's status is that of one that makes nodes; True for none.
-
-    Where nobody configured one it still tells of the nodes, each being of a type of its own, "node_ID".
-    """
-    try:
-        types = json.loads(status or b"null")["autoscaler_report"]["node_type_mapping"]
-        return any(kind != f"node_{node}" for node, kind in types.items()) or not types
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return True
+    return sight.tells_of_growth(gcs.internal_kv_get(STATUS, None))
 
 
 def lacking(resources: Resources) -> str:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from hpsearch.run.parcel import VARIABLE, landed
 from hpsearch.run.process import Slot
+from hpsearch.run.team import Team
 from hpsearch.study.trial import Cause, Launch
 
 # A step returns at least this often (seconds), so that stops are heard.
@@ -31,12 +33,22 @@ Result = dict[str, Any]
 class Place:
     """A worker's slot and the launch that it runs; a launch tells of itself in each of its results.
 
-    `silence` is in seconds.
+    `silence` is in seconds, as is `every`, the most that a step takes. One that does not lead runs another
+    process of a trial than its first: whether that must part is not its to say, only that it should.
     """
 
-    def __init__(self, silence: float = SILENCE, slot: Callable[[], Slot] = Slot) -> None:
+    def __init__(
+        self,
+        silence: float = SILENCE,
+        slot: Callable[[], Slot | Team] = Slot,
+        *,
+        every: float = STEP,
+        leads: bool = True,
+    ) -> None:
         self._make = slot
-        self._slot: Slot | None = None
+        self._every = every
+        self._leads = leads
+        self._slot: Slot | Team | None = None
         self._lock = threading.RLock()  # the slot is this thread's or the watchman's, never both
         self._by: list[int] | None = None
         self._trouble = ""
@@ -59,7 +71,8 @@ class Place:
                 return
             try:
                 self._slot = self._slot or self._make()
-                self._slot.start(Launch.from_json(json.loads(config["launch"])))
+                launch = Launch.from_json(json.loads(config["launch"]))
+                self._slot.start(landed(launch, os.environ.get(VARIABLE)))
             except Exception as error:  # a process boundary; nobody hears what this raises
                 self._trouble = f"its process could not be started: {error!r}"
 
@@ -78,14 +91,14 @@ class Place:
         if self._trouble:
             return result | {"lost": self._trouble, "cause": str(self._cause)}
         if self._slot is None:
-            time.sleep(STEP)
-        elif self._asked_to_part or self._noticed:
+            time.sleep(self._every)
+        elif self._asked_to_part or (self._leads and self._noticed):
             lines += self._slot.part()
             return result | {"parted": True}
         else:
-            heard = self._slot.poll(STEP)
+            heard = self._slot.poll(self._every)
             lines += heard.lines
-            result |= {"lost": heard.lost, "cause": str(heard.cause)}
+            result |= {"lost": heard.lost, "cause": str(heard.cause), "leaving": self._noticed}
         return result
 
     def part(self) -> None:

@@ -76,7 +76,7 @@ class Search:
         self._sampler = sampler
         self._pruner = pruner
         self._journal = journal
-        self._python_path = tuple(python_path)
+        self.python_path = tuple(python_path)
         self._live: set[int] = set()
         self._waiting: list[int] = []
         self._ended: Counter[State] = Counter()
@@ -289,7 +289,7 @@ class Search:
         self._journal.commit([*entries, Entry(trial.number, attempt, attempt.number)])
         trial.attempts.append(attempt)
         self._live.add(trial.number)
-        return launch_of(self.study, trial, self._resources, self._python_path)
+        return launch_of(self.study, trial, self._resources, self.python_path)
 
     def _news(self, trial: Trial, given: Measurement, now: int) -> Measurement | None:
         """Add to a trial what is new: the first value of a metric at a step wins, and steps only grow.

@@ -24,6 +24,10 @@ class Code:
         self._stamps: dict[Path, tuple[int, ...] | None] = {}
         self._proofs: dict[str, str] = {}
 
+    def files(self) -> Mapping[str, Path]:
+        """Where each file lies, by its path as `proofs` says it."""
+        return dict(self._found())
+
     def proofs(self) -> Mapping[str, str]:
         """The sha256 of each file, by its path, which starts where trainers are looked for."""
         if not self._stamps or any(_stamp(path) != stamp for path, stamp in self._stamps.items()):

@@ -1,0 +1,257 @@
+"""A Ray of three nodes on three hosts: nodes are killed and cut off, the head dies, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lab import BIN, START, Driver, Lab, Node, wait_for
+
+from hpsearch.study.history import History
+from hpsearch.study.home import Home
+from hpsearch.study.trial import Cause, State
+
+pytestmark = pytest.mark.slow
+Fired = Callable[..., None]
+STEADY = Path(__file__).parents[1] / "chaos" / "steady.py"
+# A directory that each host has for itself, as a disk of its own would be.
+OWN_DISK = "/dev/shm/own"
+FILE = """\
+trainingInput:
+  pythonModule: steady
+  hyperparameters:
+    goal: MINIMIZE
+    hyperparameterMetricTag: loss
+    maxTrials: 2
+    maxParallelTrials: 1
+    params:
+      - {{parameterName: target, type: DOUBLE, minValue: 0.5, maxValue: 1.5}}
+hpsearch:
+  maxSteps: 2000
+  measureEvery: 10
+  sampler: {{type: RANDOM}}
+  resources: {resources}
+"""
+# A program that asks each port of this host for what strangers might want, and tells who was served.
+KNOCK = """
+import json, urllib.request
+ports = set()
+for table in ("tcp", "tcp6"):
+    for line in open("/proc/net/" + table).read().splitlines()[1:]:
+        words = line.split()
+        if words[3] == "0A":
+            ports.add(int(words[1].rpartition(":")[2], 16))
+served = []
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+for port in sorted(ports):
+    for path in PATHS:
+        try:
+            answer = opener.open(f"http://{ADDRESS}:{port}{path}", timeout=3)
+            served.append([port, path, answer.status, answer.read(200).decode(errors="replace")])
+        except Exception as error:
+            pass
+print(json.dumps([sorted(ports), served]))
+"""
+PATHS = ["/", "/api/version", "/api/jobs/", "/api/gcs_healthz", "/api/healthz", "/api/local_raylet_healthz"]
+PATHS += [
+    "/api/cluster_status",
+    "/nodes?view=summary",
+    "/logical/actors",
+    "/api/v0/logs",
+    "/metrics",
+    "/log_proxy",
+]
+PATHS += ["/api/v0/tasks", "/api/packages/gcs/none", "/worker/traceback?pid=1", "/api/authenticate"]
+HARMLESS = {"/", "/api/gcs_healthz", "/api/healthz", "/api/local_raylet_healthz", "/metrics"}
+
+
+@dataclass
+class Cluster:
+    """The nodes that there are now."""
+
+    lab: Lab
+    head: Node
+    workers: dict[int, Node]
+
+    @classmethod
+    def of(cls, lab: Lab, *workers: int, dashboard: bool = False) -> Cluster:
+        head = lab.head(dashboard=dashboard)
+        lab.wait_until_up(head)
+        made = cls(lab, head, {number: lab.worker(number) for number in workers})
+        lab.wait_until_up(*made.workers.values())
+        return made
+
+
+@pytest.fixture(scope="module")
+def cluster(three_hosts: Lab) -> Cluster:
+    """A head and two workers."""
+    return Cluster.of(three_hosts, 1, 2, dashboard=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path, mlflow_database: Path) -> Path:
+    """A home of studies on the disk that all hosts share."""
+    made = tmp_path / "home"
+    made.mkdir()
+    shutil.copy(mlflow_database, made / "mlflow.db")
+    return made
+
+
+def on_heads_disk(head: Node, resources: str = "{cpu: 1}") -> None:
+    """Put the trainer and its file where only the head's host sees them."""
+    text = FILE.format(resources=resources)
+    words = f"mkdir -p {OWN_DISK}/job && cp {STEADY} {OWN_DISK}/job/ && cat > {OWN_DISK}/job/steady.yaml"
+    subprocess.run(head.entered("sh", "-c", words), input=text, text=True, check=True)
+
+
+def drive(cluster: Cluster, home: Path | str, *words: str) -> Driver:
+    given = ["run", "steady.yaml", "--study", "s", "--resume", "auto", "--home", str(home), "--json", *words]
+    return cluster.lab.hpsearch(cluster.head, *given, "--address", cluster.lab.address, cwd=f"{OWN_DISK}/job")
+
+
+def test_a_head_serves_strangers_nothing_but_health_and_metrics(cluster: Cluster) -> None:
+    program = f"PATHS = {PATHS}\nADDRESS = {cluster.head.host.address!r}\n{KNOCK}"
+    command = cluster.head.entered(str(BIN / "python"), "-c", program)
+    ports, served = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=100).stdout)
+    assert {6379, 8265} <= set(ports)
+    # A server of metrics answers with them whatever it is asked for.
+    others = [each for each in served if not each[3].startswith("# HELP")]
+    assert [each for each in others if each[1] not in HARMLESS] == []
+    assert any(path == "/api/gcs_healthz" for _, path, *_ in served), "nobody was asked in earnest"
+    for _, path, _, text in others:
+        assert path != "/" or text.lstrip().lower().startswith("<!doctype html"), "that is no static page"
+
+
+def test_a_study_on_the_heads_own_disk_is_refused_before_a_trial_starts(cluster: Cluster) -> None:
+    on_heads_disk(cluster.head)
+    driver = drive(cluster, f"{OWN_DISK}/home")
+    assert driver.ended(START) == 2, driver.text
+    assert f"2 of 2 other nodes do not see {OWN_DISK}/home/s" in driver.text
+    assert "10.77.0.11, 10.77.0.12" in driver.text
+    assert "--home" in driver.text
+
+
+def test_a_trial_that_fits_no_node_of_a_cluster_that_cannot_grow_is_refused(
+    cluster: Cluster, home: Path
+) -> None:
+    on_heads_disk(cluster.head, "{cpu: 2}")
+    driver = drive(cluster, home)
+    assert driver.ended(START) == 2, driver.text
+    assert "a trial asks for 2 CPU, the largest node has 1, and this cluster does not grow" in driver.text
+    assert not (home / "s" / "trials").exists()
+
+
+@dataclass
+class Life:
+    """What is seen of a study from outside while it runs."""
+
+    home: Path
+
+    def ledger(self, trial: int = 0) -> list[tuple[int, int, int]]:
+        """What a trial did: (attempt, step, pid), in the order in which it happened."""
+        with suppress(FileNotFoundError):
+            text = (self.home / f"s/trials/{trial:04d}/ledger").read_text()
+            return [tuple(map(int, line.split()[:3])) for line in text.splitlines()]  # type: ignore[misc]
+        return []
+
+    def at_work(self, attempt: int, driver: Driver) -> int:
+        """The pid of the first trial's process once it trains in that attempt."""
+        lines = wait_for(
+            lambda: [each for each in self.ledger() if each[0] == attempt][2:], START, lambda: driver.text
+        )
+        return lines[0][2]
+
+    def history(self) -> History:
+        return Home(self.home).history("s")
+
+
+@pytest.mark.fault("F58", "F59", "F60")
+@pytest.mark.timeout(600)
+def test_a_trial_goes_on_after_a_killed_node_a_cut_one_and_a_dead_head_and_nothing_is_lost_or_doubled(
+    cluster: Cluster, home: Path, fired: Fired
+) -> None:
+    on_heads_disk(cluster.head)
+    hold, life = home / "hold", Life(home)
+    hold.touch()  # while it is there, trials train in slow motion
+    driver = drive(cluster, home, "--start-timeout", "300s")
+
+    # A node is killed, and another one comes instead.
+    place = place_of(cluster, life.at_work(1, driver))
+    cluster.workers[place].kill()
+    fired(not cluster.workers[place].host.pids(), "F58")
+    cluster.workers[place] = cluster.lab.worker(place)
+    second = life.at_work(2, driver)
+    cluster.lab.wait_until_up(cluster.workers[place])
+
+    # The one where it goes on is cut off, and heals once the trial goes on elsewhere.
+    cut = cluster.workers[place_of(cluster, second)].host
+    cut.cut()
+    third = life.at_work(3, driver)
+    both = life.ledger()
+    assert cut.is_cut()
+    assert not cut.has(third)
+    cut.heal()
+    late = [step for attempt, step, _ in both[first(both, 3) :] if attempt == 2]
+    fired(late and late[-1] > 0, "F59")  # it went on training while it was cut off
+    wait_for(lambda: not cut.has(second), START)  # and ends itself
+
+    # The head dies; its driver is on the same host, and lives to say so.
+    before = life.history()
+    cluster.head.kill(spared=[driver.pid])
+    assert driver.ended(60) == 75, driver.text
+    fired("Ray cannot go on" in driver.text, "F60")
+    for worker in cluster.workers.values():
+        worker.host.end()
+    assert [t.state for t in before.trials.values()] == [State.RUNNING]
+
+    # A new head, with one worker; the driver is started again.
+    again = Cluster.of(cluster.lab, 1)
+    cluster.head, cluster.workers = again.head, again.workers
+    on_heads_disk(again.head)
+    driver = drive(again, home, "--start-timeout", "300s")
+    life.at_work(4, driver)
+    hold.unlink()
+    assert driver.ended(START) == 0, driver.text
+    nothing_lost_or_doubled(life, before)
+
+
+def place_of(cluster: Cluster, pid: int) -> int:
+    (place,) = [number for number, node in cluster.workers.items() if node.host.has(pid)]
+    return place
+
+
+def first(lines: list[tuple[int, int, int]], attempt: int) -> int:
+    return next(n for n, each in enumerate(lines) if each[0] == attempt)
+
+
+def nothing_lost_or_doubled(life: Life, before: History) -> None:
+    after = life.history()
+    trial = after.trials[0]
+    assert [each.state for each in after.trials.values()] == [State.COMPLETED] * 2
+    for each in after.trials.values():
+        assert [m.step for m in each.measurements] == list(range(10, 2001, 10))
+    known = before.trials[0].measurements
+    assert trial.measurements[: len(known)] == known
+    assert [a.cause for a in trial.attempts] == [
+        *(Cause.FIRST, Cause.PREEMPTED, Cause.PREEMPTED, Cause.DRIVER)
+    ]
+    # Each attempt began where a checkpoint of an earlier one lets it, and not at the start.
+    steps: dict[int, list[int]] = {}
+    for attempt, step, _ in life.ledger():
+        steps.setdefault(attempt, []).append(step)
+    for attempt in trial.attempts[1:]:
+        assert attempt.resumed_from is not None
+        assert steps[attempt.number][0] == attempt.resumed_from + 10
+    # What the attempt that was cut off did alone is nowhere: neither told nor resumed from.
+    third = next(a for a in trial.attempts if a.number == 3)
+    assert third.resumed_from is not None
+    assert all(c.step <= third.resumed_from for c in trial.checkpoints if c.attempt == 2)
+    files = {path.name for path in (life.home / "s/trials/0000/checkpoints").iterdir()}
+    rows = {Path(c.name).name for c in trial.checkpoints}
+    assert files <= rows
