@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from zygote import Zygote
 
 from hpsearch.study.schema import checksum
 from hpsearch.train.checkpoint import CheckpointError
@@ -75,7 +76,7 @@ def swap_checkpoint(study: Path, data: bytes) -> None:
 
 
 def test_a_resume_unpickles_nothing_that_somebody_put_into_the_study(
-    tmp_path: Path, mlflow_database: Path
+    tmp_path: Path, mlflow_database: Path, zygote: Zygote
 ) -> None:
     (tmp_path / "studies").mkdir(mode=0o700)
     shutil.copy(mlflow_database, tmp_path / "studies")
@@ -100,8 +101,8 @@ def test_a_resume_unpickles_nothing_that_somebody_put_into_the_study(
         "maxTrials: 16", "maxTrials: 2"
     )
     (tmp_path / "s.yaml").write_text(text)
-    killed = run(tmp_path, "run", "s.yaml", "--study", "s")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    words = ("run", "s.yaml", "--study", "s", "--local", "--home", "studies")
+    zygote.run(*words, cwd=tmp_path, code=-signal.SIGKILL)
     study, canary = tmp_path / "studies/s", tmp_path / "canary"
     evil = pickle.dumps(Evil(canary))
     swap_checkpoint(study, evil)
