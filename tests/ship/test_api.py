@@ -351,7 +351,7 @@ def test_following_ends_at_its_time(one: World) -> None:
     client = one.client()
     began = time.monotonic()
     assert len(list(client.follow(RAYJOBS, "one", began + 0.5))) == 1
-    assert 0.5 <= time.monotonic() - began < 5
+    assert 0.5 <= time.monotonic() - began < 60
     assert "timeoutSeconds=1&" in one.api.asked("GET", "watch=true")[0].target
 
 

@@ -30,7 +30,7 @@ OWN, NAME = "nightly-29401577", "nightly-29401577-r"
 LAUNCHER = f"system:serviceaccount:{SPACE}:hpsearch-launch"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Spec:
     path = tmp_path_factory.mktemp("sweep") / "demo.yaml"
     path.write_text(SWEEP)
@@ -321,9 +321,7 @@ def test_nobody_waits_beyond_the_timeout_which_counts_from_the_jobs_creation(
     cluster: World, launch: Start
 ) -> None:
     created = own_job(cluster.own_job()).created.timestamp()
-    launcher = launch(Wanted(timeout=time.time() - created + 1.0))
-    watched(cluster)
-    found = launcher.end()
+    found = launch(Wanted(timeout=time.time() - created + 1.0)).end()
     assert (found.word, found.code) == ("timeout", 4)
     assert everything(cluster) == ALL  # left alone
 

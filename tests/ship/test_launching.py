@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import pytest
 from kube_kinds import JOB, KINDS, RAY_JOB, kind_of
 from kube_server import Fault
-from kube_world import BASE, IMAGE, ROOT, SPACE, SWEEP, TICK, World, crd_checks, world
+from kube_world import BASE, IMAGE, SPACE, SWEEP, TICK, World, crd_checks, world
+from zygote import Driver, Zygote
 
 from hpsearch import cli
 from hpsearch.ship import termination
@@ -38,27 +38,17 @@ def environment(cluster: World) -> dict[str, str]:
     return {name: os.environ[name] for name in KEPT if name in os.environ} | cluster.environment | log
 
 
-def begun(cluster: World, *words: str) -> subprocess.Popen[str]:
+def begun(cluster: World, zygote: Zygote, *words: str) -> Driver:
     """A launcher as a process of its own."""
-    command = [sys.executable, "-m", "hpsearch", "launch", "demo.yaml", "--job-name", OWN, "--wait", *words]
-    return subprocess.Popen(
-        command,
-        cwd=cluster.folder,
-        env=environment(cluster) | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = ["launch", "demo.yaml", "--job-name", OWN, "--wait", *words]
+    return zygote.start(*command, cwd=cluster.folder, environment=environment(cluster))
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
+def ended(process: Driver) -> tuple[int, dict[str, Any], str]:
     """Its exit code, its answer, and what it said beside."""
-    try:
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert out.count("\n") == 1, out + err
-    return process.returncode, json.loads(out), err
+    code = process.wait()
+    assert process.out.count("\n") == 1, process.said()
+    return code, json.loads(process.out), process.err
 
 
 class Told:
@@ -92,10 +82,12 @@ def last_word(cluster: World) -> Any:
 # -- processes --------------------------------------------------------------------------------------
 
 
-def test_a_launcher_on_sigterm_leaves_the_rayjob_alone_and_the_next_one_goes_on(cluster: World) -> None:
-    first = begun(cluster)
+def test_a_launcher_on_sigterm_leaves_the_rayjob_alone_and_the_next_one_goes_on(
+    cluster: World, zygote: Zygote
+) -> None:
+    first = begun(cluster, zygote)
     cluster.api.wait_for("GET", "watch=true", within=60)
-    first.send_signal(signal.SIGTERM)
+    first.send(signal.SIGTERM)
     code, answer, err = ended(first)
     assert (code, answer["outcome"], answer["exit_code"]) == (75, "interrupted", 75)
     assert "SIGTERM" in answer["message"]
@@ -103,7 +95,7 @@ def test_a_launcher_on_sigterm_leaves_the_rayjob_alone_and_the_next_one_goes_on(
     assert last_word(cluster) == answer
     assert "Traceback" not in err
     uid = cluster.rayjob()["metadata"]["uid"]
-    second = begun(cluster)
+    second = begun(cluster, zygote)
     cluster.api.wait_for("GET", "watch=true", 2, within=60)
     cluster.set_status({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"})
     code, answer, err = ended(second)
@@ -118,14 +110,17 @@ def test_a_launcher_on_sigterm_leaves_the_rayjob_alone_and_the_next_one_goes_on(
     assert [request.method for request in cluster.api.requests if request.method not in ("GET", "POST")] == []
 
 
-def test_a_launcher_on_sigterm_waits_for_nothing(cluster: World) -> None:
+def test_a_launcher_on_sigterm_waits_for_nothing(cluster: World, zygote: Zygote) -> None:
     cluster.own_job("other-1")
     cluster.api.faults.append(Fault("POST", "rayjobs", delay=5.0))  # one waits for an answer
     cluster.api.faults.append(Fault("POST", "rayjobs", status=429, headers={"Retry-After": "30"}, times=9))
-    processes = [begun(cluster), begun(cluster, "--job-name", "other-1")]  # the other one pauses
+    processes = [
+        begun(cluster, zygote),
+        begun(cluster, zygote, "--job-name", "other-1"),
+    ]  # the other one pauses
     cluster.api.wait_for("POST", "rayjobs", 2, within=60)
     for process in processes:
-        process.send_signal(signal.SIGTERM)
+        process.send(signal.SIGTERM)
     for process in processes:
         code, answer, _ = ended(process)
         assert (code, answer["outcome"]) == (75, "interrupted")
