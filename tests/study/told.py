@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ class Task:
         return Task(self.name, self.goal, self.curves[chosen], seconds)
 
 
+@cache
 def lcbench() -> list[Task]:
     """Validation accuracies of multilayer perceptrons on four tasks, 50 points each."""
     data = np.load(_file("lcbench_surrogate.npz"))
@@ -130,12 +132,14 @@ def lcbench() -> list[Task]:
     return [Task(f"lcbench {name}", MAX, curves[:, 1:51], time[:, 1:51]) for name, curves, time in parts]
 
 
+@cache
 def taskset() -> list[Task]:
     """Validation losses of six recurrent text classifiers, 50 points each; NaN: it blew up."""
     data = np.load(_file("taskset_rnn.npz"))
     return [Task(f"taskset {n}", MIN, each[:, 1:51]) for n, each in enumerate(data["valid_loss"])]
 
 
+@cache
 def deepobs() -> list[Task]:
     """Test losses of real runs of four problems with three optimizers, a point for each second epoch."""
     import pyarrow.parquet as pq
