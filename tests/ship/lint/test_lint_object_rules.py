@@ -1,4 +1,4 @@
-"""Rules about other objects and about all together: schedules, rights, doors, budgets, policies, names."""
+"""Rules about other objects and about all together: rights, doors, budgets, policies, names."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from lint_world import GONE, Object
 
 from hpsearch.ship.lint import (
     conflicts,
-    cron_rules,
     kustomizations,
-    launch_rules,
     network_rules,
     object_rules,
     references,
-    secret_rules,
     selectors,
 )
 
@@ -26,9 +23,6 @@ BOOKS = (
     object_rules.OBJECTS,
     object_rules.BUDGETS,
     object_rules.POLICIES,
-    cron_rules.CRONS,
-    launch_rules.LAUNCH,
-    secret_rules.OBJECT_SECRETS,
     kustomizations.KUSTOMIZATIONS,
     kustomizations.TREES,
     references.REFERENCES,
@@ -127,99 +121,6 @@ CASES: list[Case] = [
         ray_policy,
         {"spec egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]},
         {"spec egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": 443}]}]},
-    ),
-    # -- schedules
-    ("cron/schedule", cron, {"spec schedule": "17 25 * * *"}, {"spec schedule": "@daily"}),
-    ("cron/schedule", cron, {"spec schedule": "CRON_TZ=Europe/Berlin 17 5 * * *"}, {}),
-    ("cron/schedule", world.ray_cron, {"spec schedule": "often"}, {}),
-    ("cron/time-zone", cron, {"spec timeZone": GONE}, {"spec timeZone": "Etc/UTC"}),
-    ("cron/time-zone", cron, {"spec timeZone": "Europe/Atlantis"}, {}),
-    (
-        "cron/clock-change",
-        cron,
-        {"spec schedule": "17 2 * * *"},
-        {"spec schedule": "17 2 * * *", "spec timeZone": "Etc/UTC"},
-    ),
-    ("cron/full-hour", cron, {"spec schedule": "0 5 * * *"}, {}),
-    (
-        "cron/starting-deadline",
-        cron,
-        {"spec startingDeadlineSeconds": GONE},
-        {"spec startingDeadlineSeconds": 10},
-    ),
-    ("cron/starting-deadline", cron, {"spec startingDeadlineSeconds": 9}, {}),
-    ("cron/concurrency", cron, {"spec concurrencyPolicy": GONE}, {"spec concurrencyPolicy": "Replace"}),
-    ("cron/concurrency", cron, {"spec concurrencyPolicy": "Allow"}, {}),
-    ("cron/history", cron, {"spec successfulJobsHistoryLimit": 0}, {"spec successfulJobsHistoryLimit": 1}),
-    ("cron/ray-cron", world.ray_cron, {}, {"kind": "RayJob"}),
-    ("cron/restart", cron, {f"{CRON_POD} restartPolicy": "OnFailure"}, {}),
-    ("launch/name", cron, {"metadata name": "a" * 37}, {"metadata name": "a" * 36}),
-    ("launch/wait", cron, {f"{LAUNCHER} args": WORDS[:-1]}, {f"{LAUNCHER} args": WORDS}),
-    ("launch/job-name", cron, {f"{LAUNCHER} args": ["launch", "a.yaml", "--job-name", "nightly"]}, {}),
-    ("launch/job-name", cron, {f"{LAUNCHER} env": []}, {}),
-    ("launch/job-name", cron, {f"{LAUNCHER} env 0 valueFrom fieldRef fieldPath": "metadata.name"}, {}),
-    (
-        "launch/overlap",
-        cron,
-        {f"{LAUNCHER} args": [*WORDS, "--overlap", "replace"]},
-        {f"{LAUNCHER} args": [*WORDS, "--overlap", "skip"]},
-    ),
-    (
-        "launch/overlap",
-        cron,
-        {f"{LAUNCHER} args": [*WORDS, "--overlap=queue"]},
-        {f"{LAUNCHER} args": [*WORDS, "--overlap=queue"], "spec startingDeadlineSeconds": 86400},
-    ),
-    ("launch/failure-policy", cron, {f"{JOB} podFailurePolicy": GONE}, {}),
-    (
-        "launch/failure-policy",
-        cron,
-        {f"{JOB} podFailurePolicy rules 0 onExitCodes values": [2, 3, 4, 74, 75]},
-        {},
-    ),
-    (
-        "launch/job-deadline",
-        cron,
-        {f"{JOB} activeDeadlineSeconds": 30000},
-        {f"{JOB} activeDeadlineSeconds": 30001},
-    ),
-    (
-        "launch/job-deadline",
-        cron,
-        {f"{LAUNCHER} args": [*WORDS, "--kueue", "gpus"]},
-        {f"{JOB} activeDeadlineSeconds": GONE, f"{LAUNCHER} args": [*WORDS, "--kueue", "gpus"]},
-    ),
-    ("launch/retries", cron, {f"{JOB} backoffLimit": 0}, {}),
-    # -- secrets
-    (
-        "secret/object",
-        cron,
-        {"metadata annotations": {"note": "password=hunter2x"}},
-        {"metadata annotations": {"note": "password=$(PW)"}},
-    ),
-    (
-        "secret/object",
-        cron,
-        {"+": thing("ConfigMap", data={"env": "WANDB_API_KEY=abcdef123"})},
-        {"+": thing("ConfigMap", data={"env": "MODE=abcdef123"})},
-    ),
-    (
-        "secret/in-file",
-        cron,
-        {"+": thing("Secret", stringData={"password": "hunter2x"})},
-        {"+": thing("Secret", stringData={"password": "changeme"})},
-    ),
-    (
-        "secret/in-file",
-        cron,
-        {"+": thing("Secret", data={"password": "aHVudGVyMng="})},
-        {"+": thing("Secret")},
-    ),
-    (
-        "secret/last-applied",
-        cron,
-        {"metadata annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"}},
-        {},
     ),
     # -- kustomize
     (
