@@ -77,6 +77,7 @@ def run(search: Search, *, address: str | None = None, start_timeout: float | No
         enable_token_auth_by_default()
     with scratch(private=not address) as place, contextlib.ExitStack() as ray_of_ours:
         ray_of_ours.enter_context(_ray(address, place))
+        search.study.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         spec = search.study.spec
         resources = within_reach(spec.resources, nodes.largest("GPU"))
         patient = start_timeout is not None

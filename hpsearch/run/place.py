@@ -72,6 +72,10 @@ class Place:
             try:
                 self._slot = self._slot or self._make()
                 launch = Launch.from_json(json.loads(config["launch"]))
+                if not launch.context.directory.parents[1].is_dir():
+                    # This node came later than the others were asked. Made here, it would be nobody else's.
+                    self._trouble = f"its node does not see {launch.context.directory.parents[1]}"
+                    return
                 self._slot.start(landed(launch, os.environ.get(VARIABLE)))
             except Exception as error:  # a process boundary; nobody hears what this raises
                 self._trouble = f"its process could not be started: {error!r}"

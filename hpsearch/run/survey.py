@@ -40,7 +40,6 @@ def survey(search: Search, resources: Resources, into: Path) -> Parcel | None:
     if not others:
         return None
     study = search.study
-    study.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _note(study.directory) as note:
         question = Question(
             str(study.directory), note, study.spec.module, study.spec.program, search.python_path

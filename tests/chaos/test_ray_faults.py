@@ -159,7 +159,8 @@ def test_a_study_that_waits_for_what_no_node_has_says_so_and_can_be_stopped(
 
     journal.when = act
     with caplog.at_level(logging.WARNING):
-        cluster.run(search, address=ray_address)
+        # Without a time to wait for nodes it would be refused: this Ray does not grow by itself.
+        cluster.run(search, address=ray_address, start_timeout=600.0)
     took = time.monotonic() - suggested[0]
     ending = search.conclude(9)
     journal.store.close()

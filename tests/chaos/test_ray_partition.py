@@ -111,3 +111,18 @@ def test_a_trial_whose_driver_is_silent_for_long_keeps_its_state_and_ends_itself
     assert kept[-1].step == steps[-1], "what it had done since its last checkpoint is lost"
     place.abandon()
     journal.store.close()
+
+
+def test_a_node_that_does_not_see_the_study_says_so_and_makes_no_directory_of_its_own(tmp_path: Path) -> None:
+    """One that joined later than the others were asked."""
+    search, journal = life(tmp_path / "study", steady(1))
+    launch = search.suggest(1)
+    assert launch is not None
+    elsewhere = tmp_path / "elsewhere/study/trials/0000"
+    told = launch.to_json()
+    told["context"]["directory"] = str(elsewhere)
+    place = Place()
+    place.relaunch({"launch": json.dumps(told), "by": [0, 1, 1]})
+    assert place.step()["lost"] == f"its node does not see {elsewhere.parents[1]}"
+    assert not elsewhere.parents[1].exists()
+    journal.store.close()
