@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,7 +79,9 @@ def _kubernetes(target: Target, made: Schedule, spec: Spec, wishes: Wishes) -> R
 def _systemd(made: Schedule, *, user: bool) -> Rendered:
     from hpsearch.ship import schedule_apply, schedule_systemd
 
-    files = schedule_systemd.units(made, user=user)
+    # Who asks for units of the machine may have had to become root for it.
+    account = None if user else os.environ.get("SUDO_USER") or getpass.getuser()
+    files = schedule_systemd.units(made, account=account)
     unit = schedule_systemd.unit_name(made)
     notes = []
     if user:

@@ -38,8 +38,11 @@ def calendar(cron: Cron, zone: str) -> list[str]:
     return [f"{weekdays}{dates}"]
 
 
-def units(schedule: Schedule, *, user: bool) -> list[File]:
-    """The files of a schedule. Raises UsageError for a name that no unit can have."""
+def units(schedule: Schedule, *, account: str | None) -> list[File]:
+    """The files of a schedule; `account`: whose ticks units of the machine run, None for units of a user.
+
+    Raises UsageError for a name that no unit can have.
+    """
     if not _UNIT.fullmatch(schedule.name):
         raise UsageError(
             f"no unit can be called {schedule.name!r}", hint="begin with a letter or digit: --name NAME"
@@ -47,11 +50,11 @@ def units(schedule: Schedule, *, user: bool) -> list[File]:
     unit = unit_name(schedule)
     timer = File(f"{unit}.timer", _timer(schedule), 0o644)
     if schedule.overlap is Overlap.SKIP:
-        return [timer, File(f"{unit}.service", _service(schedule, schedule.due, []), 0o644)]
-    tick = _service(schedule, INSTANCE, _turns(schedule))
+        return [timer, File(f"{unit}.service", _service(schedule, schedule.due, [], account), 0o644)]
+    tick = _service(schedule, INSTANCE, _turns(schedule), account)
     return [
         timer,
-        File(f"{unit}.service", _dispatcher(schedule, unit, user=user), 0o644),
+        File(f"{unit}.service", _dispatcher(schedule, unit, user=account is None), 0o644),
         File(f"{unit}@.service", tick, 0o644),
     ]
 
@@ -80,7 +83,7 @@ def _timer(schedule: Schedule) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _service(schedule: Schedule, scheduled_time: str, before: list[str]) -> str:
+def _service(schedule: Schedule, scheduled_time: str, before: list[str], account: str | None) -> str:
     """What runs one tick."""
     command = schedule.command(scheduled_time, schedule.status_file)
     lines = [
@@ -94,6 +97,8 @@ def _service(schedule: Schedule, scheduled_time: str, before: list[str]) -> str:
         "# One run at a time, and it counts as started when it has ended.",
         "Type=oneshot",
         f"WorkingDirectory={_escaped(str(schedule.directory))}",
+        # What a trainer does is nothing for root.
+        *([f"User={account}"] if account else []),
         "UMask=0077",
         *([f"EnvironmentFile={_escaped(str(schedule.environment))}"] if schedule.environment else []),
         "Environment=PYTHONUNBUFFERED=1",

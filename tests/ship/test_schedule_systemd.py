@@ -111,8 +111,10 @@ def verified(files: list[Path]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("overlap", Overlap)
-@pytest.mark.parametrize("user", [True, False])
-def test_systemd_reads_every_unit_without_a_word(tmp_path: Path, overlap: Overlap, user: bool) -> None:
+@pytest.mark.parametrize("account", [None, "nobody"])
+def test_systemd_reads_every_unit_without_a_word(
+    tmp_path: Path, overlap: Overlap, account: str | None
+) -> None:
     place = tmp_path / "it's $HOME 100% \\o/"
     (place / "studies").mkdir(parents=True)
     (place / "secrets.env").write_text("A=b\n")
@@ -123,7 +125,7 @@ def test_systemd_reads_every_unit_without_a_word(tmp_path: Path, overlap: Overla
         options=("--tracking-uri", 'http://mlflow:5000/"x"?a=%20$b'),
     )
     written = []
-    for file in units(made, user=user):
+    for file in units(made, account=account):
         (tmp_path / file.name).write_text(file.text)
         # A template is read as one of its instances.
         written.append(tmp_path / file.name.replace("@.", "@20261125T011700Z."))
@@ -141,7 +143,7 @@ def test_systemd_reads_every_unit_without_a_word(tmp_path: Path, overlap: Overla
 def test_systemd_objects_to_what_is_wrong(tmp_path: Path) -> None:
     """The check above would notice: a misspelt setting and an impossible time are complained of."""
     timer = (
-        units(schedule(tmp_path), user=True)[0]
+        units(schedule(tmp_path), account=None)[0]
         .text.replace("2:17:00", "2:77:00")
         .replace("Persistent", "Persist")
     )
@@ -172,7 +174,7 @@ def unquoted(line: str) -> list[str]:
 def test_a_tick_is_run_with_the_words_as_they_are(tmp_path: Path) -> None:
     place = tmp_path / 'it\'s "$HOME" 100% \\o/'
     made = schedule(place, options=("--tracking-uri", "http://m/%20$b"))
-    assert unquoted(run_line(units(made, user=True)[1].text)) == [
+    assert unquoted(run_line(units(made, account=None)[1].text)) == [
         "/bin/echo",
         *("run", str(place / "my sweep.yaml"), "--schedule", "nightly"),
         *(
@@ -189,7 +191,7 @@ def test_a_tick_is_run_with_the_words_as_they_are(tmp_path: Path) -> None:
 
 
 def test_skip_is_one_service_that_cannot_run_twice(tmp_path: Path) -> None:
-    timer, service = units(schedule(tmp_path, delay=300), user=True)
+    timer, service = units(schedule(tmp_path, delay=300), account=None)
     assert (timer.name, service.name) == ("hpsearch-nightly.timer", "hpsearch-nightly.service")
     for line in ("OnCalendar=*-*-* 2:17:00 Europe/Berlin", "Persistent=true", "RandomizedDelaySec=300"):
         assert line in timer.text.splitlines()
@@ -211,7 +213,7 @@ def test_queue_and_replace_start_an_instance_that_is_named_by_its_tick(
     for tool in tools.iterdir():
         tool.chmod(0o755)
     made = schedule(tmp_path, overlap=overlap, program=(str(tools / "due"),))
-    _, dispatcher, instance = units(made, user=True)
+    _, dispatcher, instance = units(made, account=None)
     words = unquoted(run_line(dispatcher.text))
     done = subprocess.run(
         words, capture_output=True, text=True, env={"PATH": f"{tools}:/usr/bin:/bin"}, check=True
@@ -229,9 +231,16 @@ def test_queue_and_replace_start_an_instance_that_is_named_by_its_tick(
     assert run[run.index("--scheduled-time") + 1] == "%i"
 
 
+def test_units_of_the_machine_run_ticks_as_whoever_asked(tmp_path: Path) -> None:
+    for overlap in Overlap:
+        made = schedule(tmp_path, overlap=overlap)
+        assert "User=me" in units(made, account="me")[-1].text.splitlines()
+        assert not any("User=" in file.text for file in units(made, account=None))
+
+
 def test_a_name_that_no_unit_can_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no unit can be called"):
-        units(schedule(tmp_path, name="_x"), user=True)
+        units(schedule(tmp_path, name="_x"), account=None)
 
 
 # -- what is said of times ------------------------------------------------------------------------------
