@@ -18,8 +18,8 @@ NEARLY = 1e-9
 MADE_CPUS, MADE_MEMORY = 4, 2 * Gi
 
 
-def trials_at_once(group: Group, resources: Resources) -> int:
-    """How many trials one worker of a group runs at once."""
+def places(group: Group, resources: Resources) -> int:
+    """How many processes of trials one worker of a group runs at once; most trials are one."""
     fits = [math.floor(group.ray_cpus / resources.cpu + NEARLY)] if resources.cpu else []
     if resources.gpu:
         # A trial of less than one GPU never spans two of them.
@@ -34,19 +34,19 @@ def trials_at_once(group: Group, resources: Resources) -> int:
 def check(spec: Spec, groups: Sequence[Group]) -> None:
     """Raise UsageError unless a trial fits a worker, and all that may run at once fit all workers."""
     resources = spec.resources
-    most = sum(trials_at_once(group, resources) * group.max_replicas for group in groups)
-    if not most:
+    most = sum(places(group, resources) * group.max_replicas for group in groups)
+    if not any(places(group, resources) for group in groups):
         raise UsageError(
             f"no worker can hold a trial, which asks for {_asked(resources)}: "
             + "; ".join(map(_has, groups)),
             hint="lower hpsearch.resources in the file, or give larger workers with --group",
         )
-    if most < spec.max_parallel_trials:
-        counted = ", ".join(
-            f"{group.name} {group.max_replicas} x {trials_at_once(group, resources)}" for group in groups
-        )
+    if most < spec.max_parallel_trials * resources.workers:
+        counted = ", ".join(f"{each.name} {each.max_replicas} x {places(each, resources)}" for each in groups)
+        each_of = f" of {resources.workers} processes each" if resources.workers > 1 else ""
+        holds = f"{most // resources.workers} trials{each_of} ({counted})"
         raise UsageError(
-            f"maxParallelTrials is {spec.max_parallel_trials}, all workers hold {most} trials ({counted})",
+            f"maxParallelTrials is {spec.max_parallel_trials}, all workers hold {holds}",
             hint="lower maxParallelTrials, or raise max= of a --group",
         )
 
@@ -56,7 +56,7 @@ def made_to_measure(spec: Spec, *, elastic: bool) -> tuple[Group, ...]:
 
     A trial's share decides the size of a worker, `maxParallelTrials` their number.
     """
-    resources, parallel = spec.resources, spec.max_parallel_trials
+    resources, parallel = spec.resources, spec.max_parallel_trials * spec.resources.workers
     together = max(1, min(parallel, math.floor(MADE_CPUS / resources.cpu) if resources.cpu else MADE_CPUS))
     gpus = math.ceil(resources.gpu)
     if gpus:
@@ -78,7 +78,8 @@ def made_to_measure(spec: Spec, *, elastic: bool) -> tuple[Group, ...]:
 
 def _asked(resources: Resources) -> str:
     memory = f", {resources.memory / Gi:.3g}Gi of memory" if resources.memory else ""
-    return f"{resources.cpu:g} CPUs, {resources.gpu:g} GPUs{memory}"
+    each = f" for each of {resources.workers} processes" if resources.workers > 1 else ""
+    return f"{resources.cpu:g} CPUs, {resources.gpu:g} GPUs{memory}{each}"
 
 
 def _has(group: Group) -> str:

@@ -130,7 +130,7 @@ def test_a_text_too_large_for_a_config_map_is_refused_in_words() -> None:
 def test_a_worker_holds_as_many_trials_as_ray_will_put_there(
     group: str, resources: Resources, trials: int
 ) -> None:
-    assert fit.trials_at_once(making.group(group), resources) == trials
+    assert fit.places(making.group(group), resources) == trials
 
 
 def test_a_trial_that_fits_no_worker_is_refused_with_what_both_have() -> None:
@@ -148,6 +148,15 @@ def test_more_trials_at_once_than_all_workers_hold_are_refused() -> None:
         job(asking(11, cpu=1), groups=groups)
 
 
+def test_a_trial_of_several_processes_needs_a_place_for_each() -> None:
+    groups = ("a:cpus=4,max=2",)
+    assert job(asking(2, cpu=1, workers=4), groups=groups)
+    with pytest.raises(UsageError, match=r"is 3, all workers hold 2 trials of 4 processes each \(a 2 x 4\)"):
+        job(asking(3, cpu=1, workers=4), groups=groups)
+    with pytest.raises(UsageError, match="5 CPUs, 0 GPUs for each of 2 processes"):
+        job(asking(1, cpu=5, workers=2), groups=groups)
+
+
 @pytest.mark.parametrize("queue", [None, "hpsearch"])
 @pytest.mark.parametrize(
     "asked",
@@ -160,6 +169,7 @@ def test_more_trials_at_once_than_all_workers_hold_are_refused() -> None:
         {"cpu": 1, "gpu": 0.3},
         {"cpu": 4, "gpu": 4, "memory": 100 * Gi},
         {"cpu": 0, "memory": Gi},
+        {"cpu": 1, "gpu": 1, "workers": 8},
     ],
 )
 @pytest.mark.parametrize("parallel", [1, 2, 7, 64])
@@ -169,9 +179,10 @@ def test_workers_that_are_made_to_measure_hold_what_the_file_asks_for(
     spec = asking(parallel, **asked)
     made = job(spec, queue=queue).platform
     for group in made.groups:
-        at_once = fit.trials_at_once(group, spec.resources)
-        assert at_once * group.max_replicas >= parallel
-        assert at_once * (group.max_replicas - 1) < parallel, "more workers than are needed"
+        at_once = fit.places(group, spec.resources)
+        needed = parallel * spec.resources.workers
+        assert at_once * group.max_replicas >= needed
+        assert at_once * (group.max_replicas - 1) < needed, "more workers than are needed"
     assert [group.name for group in made.groups] == (["workers"] if queue else ["spot", "on-demand"])
 
 
