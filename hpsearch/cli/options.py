@@ -65,7 +65,7 @@ StartTimeout = Annotated[
         "--start-timeout",
         metavar="TIME",
         parser=duration,
-        help="The same, if no trial has found a place on the cluster until then [it waits].",
+        help="The same, if no trial has a place on the cluster until then [it waits where nodes may come].",
     ),
 ]
 TrackingUri = Annotated[str | None, typer.Option("--tracking-uri", help="Where MLflow is.")]
