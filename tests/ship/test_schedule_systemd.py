@@ -111,7 +111,7 @@ def verified(files: list[Path]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("overlap", Overlap)
-@pytest.mark.parametrize("account", [None, "nobody"])
+@pytest.mark.parametrize("account", [None, "daemon"])
 def test_systemd_reads_every_unit_without_a_word(
     tmp_path: Path, overlap: Overlap, account: str | None
 ) -> None:
