@@ -232,12 +232,12 @@ class Handler(BaseHTTPRequestHandler):
             now = time.monotonic()
             if told:
                 self._chunk({"type": told[0], "object": told[1]})
-            elif now - began >= limit:
-                return
             elif now - marked >= self.server.bookmarks and self._query.get("allowWatchBookmarks") == "true":
                 marked, version = now, {"resourceVersion": str(self.server.store.version)}
                 mark = {"kind": kind.name, "apiVersion": kind.api_version, "metadata": version}
                 self._chunk({"type": "BOOKMARK", "object": mark})
+            if now - began >= limit:
+                return
         raise Lost  # all watches were cut
 
     def _print(self, namespace: str, pod: str) -> None:

@@ -99,7 +99,7 @@ class Api(ThreadingHTTPServer):
             self.heard.notify_all()
         return request
 
-    def wait_for(self, method: str, path: str, times: int = 1, within: float = 20.0) -> None:
+    def wait_for(self, method: str, path: str, times: int = 1, within: float = 60.0) -> None:
         """Wait until so many requests that fit have come."""
         with self.heard:
             came = self.heard.wait_for(lambda: len(self.asked(method, path)) >= times, within)

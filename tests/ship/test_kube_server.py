@@ -85,7 +85,7 @@ def test_real_kubectl_creates_gets_waits_patches_and_deletes(api: Api, tmp_path:
     waiting: list[Any] = []
     condition = "--for=jsonpath={.status.jobDeploymentStatus}=Complete"
     wait = threading.Thread(
-        target=lambda: waiting.append(tool.run("wait", condition, "rayjob/one", "--timeout=20s"))
+        target=lambda: waiting.append(tool.run("wait", condition, "rayjob/one", "--timeout=60s"))
     )
     wait.start()
     api.wait_for("GET", "watch=true")

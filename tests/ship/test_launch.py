@@ -83,7 +83,7 @@ class Launch:
         except BaseException as error:
             self._ended.append(error)
 
-    def end(self, within: float = 30.0) -> Outcome:
+    def end(self, within: float = 60.0) -> Outcome:
         self._thread.join(within)
         assert self._ended, f"no end within {within} s: {self.said}"
         if isinstance(found := self._ended[0], BaseException):
@@ -382,7 +382,7 @@ def test_lost_answers_and_busy_servers_create_nothing_twice(cluster: World, laun
 def test_two_launchers_at_once_start_one_sweep(cluster: World, launch: Start) -> None:
     cluster.own_job()
     meeting = threading.Barrier(2)
-    cluster.api.faults.append(Fault("POST", "rayjobs", times=2, do=lambda: meeting.wait(10)))
+    cluster.api.faults.append(Fault("POST", "rayjobs", times=2, do=lambda: meeting.wait(60)))
     launchers = [launch(), launch()]
     watched(cluster, 2)
     assert everything(cluster) == ALL
@@ -408,7 +408,7 @@ def test_what_an_earlier_job_of_the_name_left_is_waited_out(cluster: World, laun
     cluster.store.delete(JOB, SPACE, OWN)
     cluster.own_job()
     launcher = launch(Wanted(overlap=Overlap.QUEUE))
-    assert launcher.clock.paused.wait(10)
+    assert launcher.clock.paused.wait(60)
     assert launcher.alive
     cluster.store.collecting = True
     cluster.store.collect()
@@ -545,7 +545,7 @@ def test_a_queued_tick_waits_for_the_one_before(cluster: World, launch: Start) -
     name = earlier(cluster, launch)
     cluster.own_job()
     launcher = launch(Wanted(overlap=Overlap.QUEUE))
-    assert launcher.clock.paused.wait(10)
+    assert launcher.clock.paused.wait(60)
     assert cluster.store.find(RAY_JOB, SPACE, NAME) is None
     cluster.set_status({"jobDeploymentStatus": "Failed", "reason": "AppFailed"}, name)
     watched(cluster)
@@ -571,7 +571,7 @@ def test_a_replacing_tick_waits_until_the_one_before_has_gone_with_its_job(
     assert cluster.rayjob(name)["metadata"]["deletionTimestamp"]
     cluster.own_job()
     launcher = launch(Wanted(overlap=Overlap.REPLACE))
-    assert launcher.clock.paused.wait(10)
+    assert launcher.clock.paused.wait(60)
     cluster.store.patch(RAY_JOB, SPACE, name, {"metadata": {"finalizers": []}})
     watched(cluster)
     assert everything(cluster) == ALL
@@ -632,7 +632,7 @@ def test_a_sweep_that_fails_each_time_ends_with_its_drivers_code(cluster: World,
     assert launcher.end().code == 4
 
 
-def until(happened: Callable[[], bool], within: float = 20.0) -> None:
+def until(happened: Callable[[], bool], within: float = 60.0) -> None:
     """Wait for what no event tells."""
     deadline = time.monotonic() + within
     while not happened():

@@ -129,7 +129,7 @@ def test_a_followed_log_outlives_dropped_streams_and_attempts_and_repeats_nothin
     cluster.api.logs[second] = lines("again")
     cluster.operator.ray.end("SUCCEEDED")
     cluster.operator.settle()
-    thread.join(20)
+    thread.join(60)
     assert told == ["one", "two", "two again", "line 2", "line 3", "again"]
 
 
@@ -159,7 +159,7 @@ def test_a_log_before_there_is_a_pod_is_waited_for_if_it_is_followed(cluster: Wo
     cluster.api.logs[submitter(cluster)] = lines("at last")
     cluster.operator.ray.end("SUCCEEDED")
     cluster.operator.settle()
-    thread.join(20)
+    thread.join(60)
     assert told == ["at last"]
 
 
@@ -181,7 +181,7 @@ def test_a_stopped_rayjob_is_deleted_and_its_cluster_waited_for(cluster: World) 
     cluster.api.wait_for("GET", "rayclusters.*watch=true")
     assert not done
     cluster.store.patch(RAY_CLUSTER, SPACE, name, {"metadata": {"finalizers": []}})
-    thread.join(20)
+    thread.join(60)
     assert (done[0].name, done[0].cluster) == ("sweep", name)
     assert cluster.store.list(RAY_JOB) == []
 
