@@ -1,4 +1,8 @@
-"""The command of a launcher's pod: launch."""
+"""The command of a launcher's pod: launch.
+
+Its answer, in the termination message too, is {"outcome", "exit_code", "reason", "message", "hint", "job",
+"namespace", "rayjob", "study", "schedule", "scheduled_time", "image"}; what is not known is null.
+"""
 
 from __future__ import annotations
 

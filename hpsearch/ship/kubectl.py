@@ -26,7 +26,9 @@ _REASON = re.compile(r"^Error from server \((\w+)\): ", re.MULTILINE)
 # What it says without naming the reason, and what it says when there was no answer.
 _SAYINGS = {"You must be logged in": "Unauthorized", " is invalid: ": "Invalid"}
 _SILENT = re.compile(
-    r"[Uu]nable to connect|was refused|timeout|deadline exceeded|EOF|TLS|no such host|reset by"
+    r"unable to connect|refused|time.?out|deadline exceeded|cancell?ed|EOF|TLS|no such host"
+    r"|reset by|broken pipe|stream error",
+    re.IGNORECASE,
 )
 _STATUS = {
     "BadRequest": 400,

@@ -266,6 +266,26 @@ def test_what_kubectl_says_is_understood(tmp_path: Path, said: str, code: int) -
     assert getattr(refused.value, "status", 2) == code
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Unable to connect to the server: dial tcp: lookup gone.example: no such host",
+        "The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?",
+        "error: net/http: request canceled (Client.Timeout or context cancellation while reading body)",
+        "Error from server (ServiceUnavailable): the server is currently unable to handle the request",
+        "error: unexpected EOF",
+    ],
+)
+def test_what_kubectl_says_of_silence_is_asked_again(tmp_path: Path, said: str) -> None:
+    program, count = tmp_path / "kubectl", tmp_path / "count"
+    program.write_text(
+        f"#!/bin/sh\necho x >> {count}\n"
+        f"if [ $(wc -l < {count}) = 1 ]; then echo '{said}' >&2; exit 1; fi\necho '{{\"items\": []}}'\n"
+    )
+    program.chmod(0o755)
+    assert Client(Kubectl(SPACE, "fake", program=str(program)), hurried()).get(RAYJOBS) == {"items": []}
+
+
 def test_no_kubectl_and_no_context_are_told(tmp_path: Path, laptop: Kubectl) -> None:
     with pytest.raises(UsageError, match="no-such-kubectl cannot be run"):
         Kubectl.here(program="no-such-kubectl")
