@@ -62,6 +62,8 @@ CLEANUP, CLEANUP_BEYOND_GRACE = 10.0, 5.0  # seconds
 # It takes one or two; with a dead head it never ends (seconds).
 SHUTDOWN = 6.0
 GOES_ON = "`hpsearch resume` goes on"
+# What happens to nodes Ray would print on standard output, which belongs to answers; it is told by us.
+ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: log.debug("Ray says: %s", data["lines"])
 # How Ray begins to say that it will not join a Ray of another version, or of another Python.
 OTHER_VERSION = "Version mismatch"
 

@@ -151,21 +151,27 @@ class Driver:
     """One command, and what it says."""
 
     def __init__(self, command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> None:
-        self.said = directory / f"said-{secrets.token_hex(4)}"
-        with self.said.open("w") as said:
+        name = f"said-{secrets.token_hex(4)}"
+        self._out, self._err = (directory / f"{name}.{each}" for each in ("out", "err"))
+        with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
                 command,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=out,
+                stderr=err,
                 start_new_session=True,
             )
         self.pid = self.process.pid
 
     @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
     def text(self) -> str:
-        return self.said.read_text()
+        """All that it said."""
+        return self.out + self._err.read_text()
 
     def ended(self, seconds: float) -> int:
         """Its exit code, within some seconds."""

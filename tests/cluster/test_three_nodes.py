@@ -206,9 +206,10 @@ def test_a_trial_goes_on_after_a_killed_node_a_cut_one_and_a_dead_head_and_nothi
     cluster.head.kill(spared=[driver.pid])
     assert driver.ended(60) == 75, driver.text
     fired("Ray cannot go on" in driver.text, "F60")
+    assert driver.out == "", "that is not the one object of --json"
     for worker in cluster.workers.values():
         worker.host.end()
-    assert [t.state for t in before.trials.values()] == [State.RUNNING]
+    assert [t.state for t in before.trials] == [State.RUNNING]
 
     # A new head, with one worker; the driver is started again.
     again = Cluster.of(cluster.lab, 1)
@@ -218,6 +219,7 @@ def test_a_trial_goes_on_after_a_killed_node_a_cut_one_and_a_dead_head_and_nothi
     life.at_work(4, driver)
     hold.unlink()
     assert driver.ended(START) == 0, driver.text
+    assert json.loads(driver.out)["counts"]["completed"] == 2
     nothing_lost_or_doubled(life, before)
 
 
@@ -233,8 +235,8 @@ def first(lines: list[tuple[int, int, int]], attempt: int) -> int:
 def nothing_lost_or_doubled(life: Life, before: History) -> None:
     after = life.history()
     trial = after.trials[0]
-    assert [each.state for each in after.trials.values()] == [State.COMPLETED] * 2
-    for each in after.trials.values():
+    assert [each.state for each in after.trials] == [State.COMPLETED] * 2
+    for each in after.trials:
         assert [m.step for m in each.measurements] == list(range(10, 2001, 10))
     known = before.trials[0].measurements
     assert trial.measurements[: len(known)] == known
