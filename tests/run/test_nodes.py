@@ -42,7 +42,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_a_trial_that_fits_no_node_is_refused_where_none_can_come(there: SimpleNamespace) -> None:
     with pytest.raises(
-        UsageError, match="asks for 8 CPU, the largest node has 4, and .* does not grow"
+        UsageError, match=r"asks for 8 CPU, the largest node has 4, and .* does not grow"
     ) as it:
         nodes.preflight(Resources(cpu=8), 2, joined=True, patient=False)
     assert "--start-timeout" in str(it.value.hint)
