@@ -177,6 +177,11 @@ def _setting(key: str, value: str, text: str) -> dict[str, Any]:
 
 
 def _platform(spec: Spec, wishes: Wishes) -> Platform:
+    if "://" in wishes.claim:
+        raise UsageError(
+            f"--claim is {wishes.claim!r}, and studies cannot lie in an object store",
+            hint="name a PersistentVolumeClaim that all nodes mount (ReadWriteMany)",
+        )
     elastic = wishes.queue is None
     given = tuple(map(group, wishes.groups))
     mlflow = wishes.mlflow_secret

@@ -50,6 +50,7 @@ def test_a_job_has_one_study_whatever_attempt_runs_it() -> None:
         ({"study": "a;reboot"}, "'a;reboot'"),
         ({"namespace": "Kube_System"}, "'Kube_System'"),
         ({"claim": "my claim"}, "'my claim'"),
+        ({"claim": "gs://bucket/studies"}, "cannot lie in an object store"),
         ({"store_secret": "Store"}, "'Store'"),
         ({"store_secret": "store:ur l"}, "'ur l'"),
         ({"queue": "hpsearch", "profile": "retain"}, "profile retain"),
