@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import secrets
 from typing import Any
 
-from kube_kinds import JOB, POD, RAY_CLUSTER, Kind
+from kube_kinds import JOB, POD, RAY_CLUSTER, SECRET, Kind
+from kube_parts import owner_of, ray_pod
 from kube_ray import Pods
 from kube_store import Rejected, Store
 
@@ -99,10 +102,12 @@ class Controllers:
         """Make the pods that are missing, and say whether all of them run."""
         name, spec = cluster["metadata"]["name"], cluster["spec"]
         pods = self._owned(cluster)
-        groups = [("head", 1, spec["headGroupSpec"]["template"])]
+        if (spec.get("authOptions") or {}).get("mode") == "token":
+            self._token(cluster)
+        groups = [("head", 1, ray_pod(cluster, spec["headGroupSpec"], head=True))]
         for group in spec.get("workerGroupSpecs") or ():
             count = 0 if group.get("suspend") else group.get("replicas") or group.get("minReplicas") or 0
-            groups.append((group["groupName"], count, group["template"]))
+            groups.append((group["groupName"], count, ray_pod(cluster, group)))
         for group, count, template in groups:
             mine = [pod for pod in pods if pod["metadata"]["labels"]["ray.io/group"] == group]
             for pod in mine[count:]:
@@ -112,6 +117,15 @@ class Controllers:
                 labels = {"ray.io/cluster": name, "ray.io/group": group, "ray.io/node-type": kind}
                 self._pod(f"{name}-{group}-{self.suffix()}", cluster, template, labels)
         self._say_how_it_is(cluster, sum(count for _, count, _ in groups))
+
+    def _token(self, cluster: Json) -> None:
+        """The Secret that a cluster's Ray processes show each other, unless it is somebody else's."""
+        meta = cluster["metadata"]
+        theirs = cluster["spec"]["authOptions"].get("secretName")
+        if not theirs and not self.store.find(SECRET, meta["namespace"], meta["name"]):
+            data = {"auth_token": base64.b64encode(secrets.token_hex(32).encode()).decode()}
+            named = {"name": meta["name"], "ownerReferences": [owner_of(cluster)]}
+            self.store.create(SECRET, meta["namespace"], {"metadata": named, "data": data})
 
     def _say_how_it_is(self, cluster: Json, wanted: int) -> None:
         running = [p for p in self._owned(cluster) if (p.get("status") or {}).get("phase") == "Running"]
@@ -127,15 +141,3 @@ class Controllers:
         if before.get("state") == "ready" or (heads and len(running) >= wanted):
             status["state"] = "ready"
         self.set_status(RAY_CLUSTER, cluster, status)
-
-
-def owner_of(found: Json) -> Json:
-    meta = found["metadata"]
-    return {
-        "apiVersion": found["apiVersion"],
-        "kind": found["kind"],
-        "name": meta["name"],
-        "uid": meta["uid"],
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }

@@ -56,8 +56,8 @@ KINDS = (
     Kind("ray.io", "v1", "raycronjobs", "RayCronJob", status=True),
     Kind("ray.io", "v1", "rayservices", "RayService", status=True),
 )
-NAMESPACE, POD, JOB = (
-    next(kind for kind in KINDS if kind.name == name) for name in ("Namespace", "Pod", "Job")
+NAMESPACE, POD, JOB, SECRET = (
+    next(kind for kind in KINDS if kind.name == name) for name in ("Namespace", "Pod", "Job", "Secret")
 )
 RAY_JOB, RAY_CLUSTER = (
     next(kind for kind in KINDS if kind.name == name) for name in ("RayJob", "RayCluster")

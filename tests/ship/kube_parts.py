@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
-
-from kube_controllers import owner_of
 
 from hpsearch.ship.lint.document import Document
 from hpsearch.ship.lint.finding import Level
@@ -13,9 +12,11 @@ from hpsearch.ship.lint.kuberay_clusters import CLUSTERS
 from hpsearch.ship.lint.kuberay_deletion import DELETION
 from hpsearch.ship.lint.kuberay_jobs import JOBS
 from hpsearch.ship.lint.manifest import Manifest
+from hpsearch.ship.lint.names import quantity
 from hpsearch.ship.lint.ray_objects import job_of
 
 Json = dict[str, Any]
+GCS_PORT = 6379
 
 
 def problems(rayjob: Json) -> list[str]:
@@ -39,6 +40,58 @@ def cluster_of(rayjob: Json, name: str) -> Json:
     return {"metadata": meta, "spec": copy.deepcopy(rayjob["spec"]["rayClusterSpec"])}
 
 
+def ray_pod(cluster: Json, group: Json, *, head: bool = False) -> Json:
+    """The pod template of a group as the operator fills it in: how Ray starts there, and the token."""
+    template, name = copy.deepcopy(group["template"]), cluster["metadata"]["name"]
+    first = template["spec"]["containers"][0]
+    first["env"] = [*(first.get("env") or ()), *_token(cluster["spec"], name)]
+    host = f"{name}-head-svc.{cluster['metadata']['namespace']}.svc.cluster.local"
+    words = ["--head"] if head else [f"--address={host}:{GCS_PORT}"]
+    words += [f"--{key}={value}" for key, value in sorted((group.get("rayStartParams") or {}).items())]
+    words += _limits(first, group.get("rayStartParams") or {})
+    words += ["--metrics-export-port=8080", "--dashboard-agent-listen-port=52365", "--block"]
+    first["command"] = ["/bin/bash", "-c", "--"]
+    first["args"] = [f"ulimit -n 65536; ray start {' '.join(words)}"]
+    return template
+
+
+def _limits(container: Json, given: Json) -> list[str]:
+    """What Ray is told of a container's limits, unless it was told otherwise."""
+    limits = (container.get("resources") or {}).get("limits") or {}
+    found: Json = {}
+    if "cpu" in limits:
+        found["num-cpus"] = math.ceil(quantity(limits["cpu"]) or 0)
+    if "memory" in limits:
+        found["memory"] = round(quantity(limits["memory"]) or 0)
+    if "nvidia.com/gpu" in limits:
+        found["num-gpus"] = limits["nvidia.com/gpu"]
+    return [f"--{key}={value}" for key, value in found.items() if key not in given]
+
+
+def _token(spec: Json, cluster: str) -> list[Json]:
+    auth = spec.get("authOptions") or {}
+    if auth.get("mode") != "token":
+        return []
+    secret = {"name": auth.get("secretName") or cluster, "key": "auth_token"}
+    return [
+        {"name": "RAY_AUTH_MODE", "value": "token"},
+        {"name": "RAY_AUTH_TOKEN", "valueFrom": {"secretKeyRef": secret}},
+    ]
+
+
+def owner_of(found: Json) -> Json:
+    """An object as the controlling owner of what is made for it."""
+    meta = found["metadata"]
+    return {
+        "apiVersion": found["apiVersion"],
+        "kind": found["kind"],
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
 def submitter_of(rayjob: Json, status: Json) -> Json:
     """The Job of an attempt's submitter: the template's own, with what tells it where to submit."""
     meta, spec = rayjob["metadata"], rayjob["spec"]
@@ -47,10 +100,7 @@ def submitter_of(rayjob: Json, status: Json) -> Json:
         {"name": "RAY_DASHBOARD_ADDRESS", "value": status["dashboardURL"]},
         {"name": "RAY_JOB_SUBMISSION_ID", "value": status["jobId"]},
     ]
-    if auth := spec["rayClusterSpec"].get("authOptions"):
-        secret = {"name": auth.get("secretName") or status["rayClusterName"], "key": "auth_token"}
-        added.append({"name": "RAY_AUTH_MODE", "value": "token"})
-        added.append({"name": "RAY_AUTH_TOKEN", "valueFrom": {"secretKeyRef": secret}})
+    added += _token(spec["rayClusterSpec"], status["rayClusterName"])
     first = template["spec"]["containers"][0]
     first["env"] = [*(first.get("env") or ()), *added]
     template["spec"].setdefault("restartPolicy", "Never")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube_kinds import JOB, POD, RAY_CLUSTER, RAY_JOB
+from kube_kinds import JOB, POD, RAY_CLUSTER, RAY_JOB, SECRET
 from kube_operator import FINALIZER
 from kube_world import SPACE, World, crd_checks, world
 
+LIMITS = {"cpu": "1500m", "memory": "1Gi"}
 TEMPLATE = {"spec": {"containers": [{"name": "ray", "image": "ray"}]}}
 GROUP = {
     "groupName": "small",
@@ -72,6 +73,34 @@ def test_a_sweep_runs_and_succeeds_once_the_submitter_has_ended(cluster: World) 
     cluster.operator.settle()
     assert state(cluster) == ("Complete", "SUCCEEDED", "")
     assert clusters(cluster)  # nobody asked for it to go
+
+
+def test_pods_are_told_how_ray_starts_there_and_share_a_token(cluster: World) -> None:
+    limited = {"spec": {"containers": [{"name": "ray", "image": "ray", "resources": {"limits": LIMITS}}]}}
+    workers = GROUP | {"template": limited, "rayStartParams": {"memory": "100"}}
+    head = {"rayStartParams": {"num-cpus": "0"}, "template": limited}
+    spec = CLUSTER | {"authOptions": {"mode": "token"}, "headGroupSpec": head, "workerGroupSpecs": [workers]}
+    begun(cluster, rayClusterSpec=spec)
+    (name,) = clusters(cluster)
+    started = {}
+    for part in ("-head-", "-small-"):
+        (pod,) = pods(cluster, part)
+        (container,) = cluster.store.get(POD, SPACE, pod)["spec"]["containers"]
+        started[part] = container["args"][0]
+        reference = {
+            "name": "RAY_AUTH_TOKEN",
+            "valueFrom": {"secretKeyRef": {"name": name, "key": "auth_token"}},
+        }
+        assert reference in container["env"]
+    assert "ray start --head --num-cpus=0 --memory=1073741824 " in started["-head-"]
+    assert (
+        f"--address={name}-head-svc.{SPACE}.svc.cluster.local:6379 --memory=100 --num-cpus=2 "
+        in started["-small-"]
+    )
+    assert cluster.store.get(SECRET, SPACE, name)["data"]["auth_token"]
+    cluster.store.delete(RAY_JOB, SPACE, "sweep")
+    cluster.operator.settle()
+    assert cluster.store.list(SECRET) == []
 
 
 def test_a_stopped_job_is_complete_and_keeps_its_cluster_in_profile_retain(cluster: World) -> None:

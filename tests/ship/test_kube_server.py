@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from kube_client import Kubectl, kubectl
-from kube_kinds import JOB, KINDS, NAMESPACE, RAY_JOB, Kind, kind_of
+from kube_kinds import JOB, KINDS, NAMESPACE, RAY_JOB, SECRET, Kind, kind_of
 from kube_server import Api, Fault, served
 from kube_store import FOREGROUND, Rejected
 from kube_world import ACCOUNT, CRDS, SPACE, crd_checks, our_role
 
-CONFIG_MAP, SECRET = (next(k for k in KINDS if k.name == name) for name in ("ConfigMap", "Secret"))
+CONFIG_MAP = next(kind for kind in KINDS if kind.name == "ConfigMap")
 RAYJOBS = f"/apis/ray.io/v1/namespaces/{SPACE}/rayjobs"
 MAPS = f"/api/v1/namespaces/{SPACE}/configmaps"
 
