@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,15 @@ def about(made: list[Object]) -> Object:
 
 def spoiled(base: Callable[[], list[Object]], edits: Edits) -> set[str]:
     """The rules that an edited manifest breaks. A path may begin with KIND/NAME of another object."""
+    return _spoiled(base, edits) if edits else _unspoiled(base)
+
+
+@functools.cache
+def _unspoiled(base: Callable[[], list[Object]]) -> set[str]:
+    return _spoiled(base, {})
+
+
+def _spoiled(base: Callable[[], list[Object]], edits: Edits) -> set[str]:
     made = base()
     named = {f"{each['kind']}/{each['metadata']['name']}": each for each in made}
     for path, new in edits.items():

@@ -180,8 +180,10 @@ def test_a_trap_is_told_on_one_line_with_its_place_and_a_remedy(
     made = base()
     for path, new in edits.items():
         world.edited(about(made), path, new)
-    lines = [line for line in told(made, known) if said in line]
-    assert lines, told(made, known)
+    # Only one of them needs the definitions, whose look at an object takes longer than all rules.
+    found = told(made, known if trap.startswith("09") else None)
+    lines = [line for line in found if said in line]
+    assert lines, found
     place, _, rest = lines[0].partition(": ")
     assert place.startswith("some.yaml:") and place.partition(":")[2].isdigit()
     assert rest.split()[0] in ("note:", "warning:") or "/" in rest.split()[0]
