@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -73,10 +74,16 @@ def conform(objects: Iterable[Object]) -> int:
     for each in objects:
         if each["apiVersion"].startswith(FOREIGN):
             continue
-        for version in VERSIONS:
-            kubernetes_validate.validate(each, version, strict=True)
+        _conforms(json.dumps(each))
         count += 1
     return count
+
+
+@functools.cache
+def _conforms(text: str) -> None:
+    """Overlays share most of their objects, and a schema is slow to ask."""
+    for version in VERSIONS:
+        kubernetes_validate.validate(json.loads(text), version, strict=True)
 
 
 def texts(value: Any) -> Iterator[str]:
