@@ -77,7 +77,8 @@ class Where:
         """The same for what shall end; None: a study here. Raises UsageError where a name means two."""
         from hpsearch.ship import records
 
-        if self.target is Target.LOCAL and records.find(self.home, name) is None:
+        kept = records.find(self.home, name)
+        if self.target is Target.LOCAL and (kept is None or kept.target is not Target.LOCAL):
             return None
         record = self.of(name)
         if record is None or self.target is not None or record.target is Target.LOCAL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class LocalJob:
             self.status_file.unlink(missing_ok=True)
             descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                subprocess.Popen(
+                driver = subprocess.Popen(
                     [*command, "--status-file", str(self.status_file)],
                     stdin=subprocess.DEVNULL,
                     stdout=descriptor,
@@ -83,6 +84,8 @@ class LocalJob:
                 raise UsageError(f"{command[0]} cannot be run: {error.strerror}") from error
             finally:
                 os.close(descriptor)
+        # It may outlive us; if it does not, nobody else takes note of its end.
+        threading.Thread(target=driver.wait, name="driver", daemon=True).start()
         return True
 
     def wait(self, clock: Time) -> int:

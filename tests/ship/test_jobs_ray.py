@@ -1,0 +1,266 @@
+"""A real Ray head with its dashboard and a token runs a rendered job's own commands, and submitted sweeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kube_world import SWEEP
+from manifests import IMAGE
+
+from hpsearch.errors import UsageError
+from hpsearch.ship import dashboard, making, render
+from hpsearch.ship.api import AlreadyThere, Refused
+from hpsearch.ship.dashboard import Dashboard
+from hpsearch.ship.job import STUDIES, SWEEP_FILE
+from hpsearch.ship.jobs import Jobs, RayJob, Submission
+from hpsearch.spec.reading import read
+from hpsearch.study.home import Home
+from hpsearch.study.trial import State
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+BIN = Path(sys.executable).parent
+# Beside what it imports, which travels with it.
+TRAINER = """
+from own_errors import OwnTrouble
+
+def train(params, context):
+    raise OwnTrouble(f"lr {params['lr']:g} cannot be")
+    yield
+"""
+PORTS = ("--port", "--ray-client-server-port", "--dashboard-port")
+PORTS += ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--metrics-export-port")
+
+
+@dataclass
+class Head:
+    """A head on loopback: its dashboard, and what its clients have in their environment."""
+
+    address: str
+    environment: dict[str, str]
+    folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def jobs(self) -> Jobs:
+        where = dashboard.place(self.address)
+        return Jobs(Dashboard(where, token=lambda: dashboard.token(self.environment)))
+
+    def start(self, *words: str, cwd: Path | None = None, **more: str) -> subprocess.Popen[str]:
+        """A command as a process of its own, with the variables that a client has."""
+        process = subprocess.Popen(
+            [str(BIN / "hpsearch"), *words],
+            env=self.environment | more,
+            cwd=cwd or self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *words: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words, cwd=cwd, **more)
+        out, err = process.communicate(timeout=100)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def ended(self, name: str) -> RayJob:
+        return self.until(name, lambda job: job.is_final)
+
+    def until(self, name: str, wanted: Any) -> RayJob:
+        deadline = time.monotonic() + 100
+        while not wanted(job := self.jobs.get(name)):
+            assert time.monotonic() < deadline, job
+            time.sleep(0.1)
+        return job
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Head]:
+    """One head for all tests here; its jobs stop as those of a rendered head's pod do."""
+    folder = tmp_path_factory.mktemp("head")
+    token = folder / "token"
+    token.touch(0o600)
+    token.write_text(secrets.token_hex(24))
+    scratch = Path("/tmp") / f"hps-{os.getpid()}"  # sockets have short paths
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
+    environment = kept | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(folder),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_JOB_STOP_WAIT_TIME_S": "45",
+    }
+    words = [str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
+    words += ["--dashboard-host=127.0.0.1", "--object-store-memory=80000000", f"--temp-dir={scratch}"]
+    words += [f"{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
+    log = (folder / "head.log").open("w")
+    bare = {**environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    process = subprocess.Popen(words, env=bare, stdout=log, stderr=log, start_new_session=True)
+    made = Head(f"http://127.0.0.1:{ports[2]}", environment, folder)
+    try:
+        made.jobs.wait_for_ray()
+        yield made
+    finally:
+        for each in made.started:
+            if each.poll() is None:
+                each.kill()
+            each.communicate()
+        _end_all_of(str(token))
+        process.wait(30)
+        log.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _end_all_of(mark: str) -> None:
+    """End the processes in whose environment it stands, which are those of this head: no other Ray."""
+    ours = True
+    while ours:
+        ours = False
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark.encode() in (directory / "environ").read_bytes():
+                    os.kill(int(directory.name), signal.SIGKILL)
+                    ours = True
+            except OSError:
+                continue
+        time.sleep(0.05)
+
+
+def rendered(folder: Path, mlflow: Path) -> tuple[list[str], dict[str, str], Path]:
+    """A RayJob's submitter as its pod has it, its variables, and where its driver keeps studies.
+
+    The mounts of the pods are directories here, and MLflow is a file.
+    """
+    file = folder / "mounted" / "sweep.yaml"
+    studies = folder / "claim" / "studies"
+    file.parent.mkdir()
+    studies.mkdir(parents=True)
+    file.write_text(
+        SWEEP.replace("loss", "rmse").replace("parameterName: lr", "parameterName: learning_rate")
+    )
+    text = file.read_text().replace("    params:\n", "    params:\n" + BATCH)
+    file.write_text(text)
+    shutil.copy(mlflow, studies / "mlflow.db")
+    spec = read(file).spec
+    assert spec
+    job = making.job(spec, making.Wishes(image=IMAGE, name="nightly"))
+    (rayjob,) = (each for each in render.render(job) if each["kind"] == "RayJob")
+    whole = json.dumps(rayjob).replace(SWEEP_FILE, str(file)).replace(STUDIES, str(studies))
+    whole = whole.replace("http://mlflow:5000", f"sqlite:///{studies / 'mlflow.db'}")
+    rayjob = json.loads(whole)
+    pod = rayjob["spec"]["submitterPodTemplate"]["spec"]["containers"][0]
+    command = pod["command"]
+    assert " ".join(command).endswith("-- " + rayjob["spec"]["entrypoint"])
+    variables = {each["name"]: each["value"] for each in pod["env"]}
+    return command, variables, studies
+
+
+BATCH = "      - {parameterName: batch_size, type: INTEGER, minValue: 2, maxValue: 6}\n"
+
+
+def expanded(words: list[str], variables: dict[str, str]) -> list[str]:
+    """Words as a kubelet expands them."""
+    for name, value in variables.items():
+        words = [word.replace(f"$({name})", value) for word in words]
+    assert not any("$(" in word for word in words)
+    return words
+
+
+def test_a_rendered_jobs_own_commands_run_its_sweep_on_a_real_ray_once(
+    head: Head, tmp_path: Path, mlflow_database: Path
+) -> None:
+    command, variables, studies = rendered(tmp_path, mlflow_database)
+    token = dashboard.token(head.environment)
+    # What the operator adds to a submitter.
+    variables |= {
+        "RAY_DASHBOARD_ADDRESS": head.address.removeprefix("http://"),
+        "RAY_JOB_SUBMISSION_ID": "nightly-x7k2p",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+    }
+    program, *words = expanded(command, variables)
+    assert program == "hpsearch"
+    told = head.run(*words, **variables)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "study nightly completed: 4 of 4 trials completed" in told.stdout
+    assert "job nightly-x7k2p ended: SUCCEEDED, exit code 0" in told.stderr
+    assert token not in told.stdout + told.stderr
+    history = Home(studies).history("nightly")
+    assert [trial.state for trial in history.trials] == [State.COMPLETED] * 4
+    # Its Job's next pod: a submitter that was started again.
+    again = head.run(*words, **variables)
+    assert again.returncode == 0
+    assert "job nightly-x7k2p is there already (SUCCEEDED)" in again.stderr
+    assert again.stdout == told.stdout
+    assert [job.id for job in head.jobs.list() if job.id.startswith("nightly")] == ["nightly-x7k2p"]
+
+
+def test_a_sweep_with_code_of_its_own_is_submitted_once_and_its_exit_code_comes_through(
+    head: Head, tmp_path: Path, mlflow_database: Path
+) -> None:
+    (tmp_path / "own_trainer.py").write_text(TRAINER)
+    (tmp_path / "own_errors.py").write_text("class OwnTrouble(Exception): pass\n")
+    (tmp_path / "own.yaml").write_text(SWEEP.replace("hpsearch.trainers.linear_regression", "own_trainer"))
+    (tmp_path / "studies").mkdir()
+    shutil.copy(mlflow_database, tmp_path / "studies" / "mlflow.db")
+    words = ("submit", "own.yaml", "--to", "jobs", "--address", head.address, "--study", "own", "--wait")
+    told = head.run(*words, cwd=tmp_path)
+    assert told.returncode == 3, told.stdout + told.stderr
+    assert "study own failed" in told.stdout
+    assert told.stdout.endswith(": failed\n")
+    reasons = {
+        trial.ending.reason for trial in Home(tmp_path / "studies").history("own").trials if trial.ending
+    }
+    assert all("OwnTrouble: lr " in reason for reason in reasons), reasons
+    # The verdict stands: whoever submits it again hears the same, and nothing runs.
+    again = head.run(*words, cwd=tmp_path)
+    assert (again.returncode, "is there already (FAILED)" in again.stderr) == (3, True)
+    status = json.loads(head.run("status", "--json", cwd=tmp_path).stdout)["jobs"]
+    (job,) = status
+    assert (job["outcome"], job["exit_code"], job["metadata"]["study"]) == ("failed", 3, "own")
+    logged = head.run("logs", job["name"], cwd=tmp_path)
+    assert logged.stdout in told.stdout
+    assert "study own failed" in logged.stdout
+
+
+def test_what_ray_says_of_jobs_is_what_we_read(head: Head) -> None:
+    jobs = head.jobs
+    entrypoints = {"ends": "exit 4", "killed": "kill -9 $$", "stays": "echo here; exec sleep 300"}
+    for name, entrypoint in entrypoints.items():
+        jobs.submit(Submission(name, entrypoint))
+    with pytest.raises(AlreadyThere):
+        jobs.submit(Submission("ends", "true"))
+    assert jobs.find("never") is None
+    with pytest.raises(UsageError, match="knows no job 'never'"):
+        jobs.get("never")
+    for token in ("", "wrong"):
+        stranger = Jobs(Dashboard(jobs.dashboard.where, token=lambda token=token: token))
+        with pytest.raises(Refused) as refused:
+            stranger.list()
+        assert refused.value.status == (403 if token else 401)
+    assert (head.ended("ends").code, head.ended("ends").exit_code) == (4, 4)
+    assert (head.ended("killed").status, head.ended("killed").code) == ("FAILED", 75)
+    head.until("stays", lambda job: "here" in jobs.logs("stays"))
+    assert jobs.stop("stays")
+    assert (head.ended("stays").status, head.ended("stays").code) == ("STOPPED", 3)
+    assert "".join(jobs.tail("stays")) == jobs.logs("stays")
+    jobs.forget("stays")
+    assert jobs.find("stays") is None
