@@ -17,7 +17,7 @@ from hpsearch.study.search import Search
 from hpsearch.study.store import Store
 from hpsearch.study.trial import State, Study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FILE = """\
 trainingInput:
   pythonModule: shares
