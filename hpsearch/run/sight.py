@@ -126,6 +126,18 @@ def _is_there(directory: Path, answer: str) -> bool:
         return False
 
 
+def require_command(question: Question, nodes: Iterable[Sight]) -> None:
+    """Raise UsageError for nodes without the program's command, unless it can be sent to them."""
+    word = question.program.command[0] if question.program.command else ""
+    if os.sep in word and not os.path.isabs(word):  # noqa: PTH117
+        return
+    if lacking := [each.node for each in nodes if not each.command]:
+        raise UsageError(
+            f"command {word!r} cannot be found on {named(lacking)}",
+            hint="install it there, or name one by its path from the directory of the start: that is sent",
+        )
+
+
 def without_code(here: Sight, nodes: Iterable[Sight]) -> list[str]:
     """The nodes that would not run the same trainer as this one."""
     return [each.node for each in nodes if each.code != here.code or not each.command]

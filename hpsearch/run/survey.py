@@ -34,7 +34,7 @@ def survey(search: Search, resources: Resources, into: Path) -> Parcel | None:
     """What must be sent to the nodes where trials may run, beside what they see; packed `into` a directory.
 
     Raises UsageError for nodes that do not see the study's directory, that run other versions, or that lack
-    a trainer which cannot be sent.
+    a trainer or a command which cannot be sent.
     """
     others = _others(resources)
     if not others:
@@ -48,6 +48,7 @@ def survey(search: Search, resources: Resources, into: Path) -> Parcel | None:
         seen = _ask(search, question, others)
         sight.require_same_software(here, seen)
         sight.require_shared(question, seen)
+        sight.require_command(question, seen)
     lacking = sight.without_code(here, seen)
     return pack(study, search.python_path, lacking, into) if lacking else None
 

@@ -67,6 +67,22 @@ def test_nodes_without_the_trainer_or_with_another_one_need_it(question: Questio
     assert not look(command, "n1", 1).command
 
 
+def test_a_command_that_is_not_installed_on_a_node_is_refused_and_a_file_of_ones_own_is_not(
+    question: Question, tmp_path: Path
+) -> None:
+    (tmp_path / "train.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "train.sh").chmod(0o755)
+    away = elsewhere(question, tmp_path / "away")
+    for word, refused in (("no-such-program", True), ("./train.sh", False), ("sh", False)):
+        node = look(replace(away, program=Program(command=(word,))), "n1", 1)
+        asked = replace(question, program=Program(command=(word,)))
+        if refused:
+            with pytest.raises(UsageError, match="command 'no-such-program' cannot be found on n1"):
+                sight.require_command(asked, [node])
+        else:
+            sight.require_command(asked, [node])
+
+
 @pytest.mark.parametrize("name", ["python", "ray", "hpsearch"])
 def test_a_node_with_another_version_is_told_with_both(question: Question, name: str) -> None:
     here = look(question, "", 0)
