@@ -1,22 +1,23 @@
 # One image for heads, workers, submitters, launchers and the MLflow server of k8s/components/mlflow-dev.
 #   docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t hpsearch .
-# With GPUs: --build-arg TORCH=cu130, or whichever build of torch your drivers take.
+# The default index has torch's build for GPUs; for the smaller one without them, or another CUDA, name the
+# index of PyTorch's wheels: --build-arg TORCH_INDEX=URL.
 ARG BASE=python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 
 FROM ${BASE} AS build
-ARG TORCH=cpu
+ARG TORCH_INDEX
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv /opt/hpsearch
 COPY constraints.txt ./
 # First, so that nothing that needs torch picks another build of it.
 RUN /opt/hpsearch/bin/pip install --no-cache-dir --constraint constraints.txt \
-        --extra-index-url "https://download.pytorch.org/whl/${TORCH}" torch
+        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torch
 COPY pyproject.toml README.md LICENSE ./
 COPY hpsearch hpsearch
-# cluster: Ray's agent, which serves probes and jobs. mlflow[auth]: the login of the MLflow server.
+# cluster: Ray's agent, which serves probes and jobs. server: the login of the MLflow server.
 RUN /opt/hpsearch/bin/pip install --no-cache-dir --constraint constraints.txt \
-        ".[cluster,examples,postgresql]" "mlflow[auth]" && \
+        ".[cluster,examples,postgresql,server]" && \
     /opt/hpsearch/bin/pip uninstall --yes pip
 
 FROM ${BASE}
