@@ -12,7 +12,7 @@ RUN python -m venv /opt/hpsearch
 COPY constraints.txt ./
 # First, so that nothing that needs torch picks another build of it.
 RUN /opt/hpsearch/bin/pip install --no-cache-dir --constraint constraints.txt \
-        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torch
+        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
 COPY pyproject.toml README.md LICENSE ./
 COPY hpsearch hpsearch
 # cluster: Ray's agent, which serves probes and jobs. server: the login of the MLflow server.

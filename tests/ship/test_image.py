@@ -82,14 +82,16 @@ def test_all_that_is_installed_is_held_by_the_lock() -> None:
     for rest in installs:
         assert "--constraint constraints.txt" in rest
         assert "--no-cache-dir" in rest
-    assert "mlflow[auth]" in installs[-1], "k8s/components/mlflow-dev asks for a login"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     [extras] = re.findall(r'"\.\[([a-z,]+)\]"', installs[-1])
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
     cluster = project["optional-dependencies"]["cluster"]
     assert "cluster" in extras and cluster[0].startswith("ray[default]"), "its agent serves probes and jobs"
+    server = project["optional-dependencies"]["server"]
+    assert "server" in extras and server[0].startswith("mlflow[auth]"), "k8s/components/mlflow-dev has a login"
     locked = (ROOT / "constraints.txt").read_text()
-    assert re.search(r"^ray==", locked, re.MULTILINE)
+    for name in ("ray", "torch", "mlflow", "Flask-WTF"):
+        assert re.search(f"^{name}==", locked, re.MULTILINE), f"{name} is not pinned"
 
 
 def test_it_says_what_it_is() -> None:
