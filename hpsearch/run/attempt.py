@@ -7,7 +7,7 @@ import pkgutil
 import signal
 from collections.abc import Callable
 
-from hpsearch.run import program
+from hpsearch.run import program, ranks
 from hpsearch.study.trial import Launch, Report
 from hpsearch.train.form import is_program
 
@@ -23,6 +23,7 @@ def execute(launch: Launch, report: Callable[[Report], bool]) -> int:
         # A program knows SIGTERM alone.
         signal.signal(NOTICE, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         return program.run(launch, report, fork=True)
+    os.environ.update(ranks.environment(launch.team))
     asked: list[int] = []
     signal.signal(NOTICE, lambda number, frame: asked.append(number))
     # A trial that is told to stop by its next report keeps its state before it does.

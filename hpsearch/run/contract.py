@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpsearch.run import ranks
 from hpsearch.spec.model import Program
 from hpsearch.spec.texts import text_of
 from hpsearch.study.trial import Launch
@@ -112,6 +113,7 @@ def environment(launch: Launch, metric_file: Path, base: Mapping[str, str]) -> d
         "CLOUD_ML_HP_METRIC_TAG": launch.metric,
         "CLOUD_ML_JOB_ID": launch.study,
         "TF_CONFIG": _tf_config(launch),
+        **ranks.environment(launch.team),
     }
     if launch.program.region:
         found["CLOUD_ML_REGION"] = launch.program.region

@@ -17,17 +17,20 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
+from hpsearch.run import members
 from hpsearch.run.desk import NOTHING, Desk
 from hpsearch.run.lookout import answers
 from hpsearch.run.place import Place
+from hpsearch.run.process import Slot
 
 
 def tuner(
     desk: Desk, scheduler: Scheduler, asked: Mapping[str, float], slots: int, directory: Path
 ) -> tune.Tuner:
-    """What runs a study's trials, `slots` at once, each with the resources that are asked for."""
+    """What runs a study's trials, `slots` at once; each worker of one gets what is asked for."""
+    place = [dict(asked) for _ in range(desk.search.study.spec.resources.workers)]
     return tune.Tuner(
-        tune.with_resources(Trainable, tune.PlacementGroupFactory([dict(asked)])),
+        tune.with_resources(Trainable, tune.PlacementGroupFactory(place)),
         tune_config=tune.TuneConfig(
             search_alg=Searcher(desk),
             scheduler=scheduler,
@@ -134,7 +137,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Start the fork server and the first launch."""
-        self._place = Place()
+        self._place = Place(slot=lambda: members.slot() or Slot())
         self._place.hear_notice()
         self._node = ray.get_runtime_context().get_node_id()
         self._place.relaunch(config)

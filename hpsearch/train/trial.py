@@ -60,7 +60,7 @@ def attempt(module: ModuleType, launch: Launch, reporter: Reporter) -> Ending | 
     """Find the trainer's form, `build` before `train`, and run it; None when the trial was told to stop."""
     params = fixed_params(launch.args) | dict(launch.params)
     if callable(build := getattr(module, "build", None)):
-        ending = loop.run(build, params, launch.context, reporter)
+        ending = loop.run(build, params, launch.context, reporter, launch.team)
     elif callable(train := getattr(module, "train", None)):
         ending = follow(train, params, launch.context, reporter)
     else:

@@ -1,5 +1,6 @@
 """The fixtures of these tests."""
 
+from team_run import forks, together
 from trial_run import noisy, run
 
-__all__ = ["noisy", "run"]
+__all__ = ["forks", "noisy", "run", "together"]
