@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from hpsearch.cli import options, shipping, submit_targets
 from hpsearch.cli import schedule_words as slurm_words
 from hpsearch.cli import submit_words as words
 from hpsearch.cli.interrupting import interruptible
-from hpsearch.cli.options import HOME, AsJson, Local, Place, StartTimeout
+from hpsearch.cli.options import HOME, AsJson, Deadline, Local, Place, StartTimeout, TrackingUri
 from hpsearch.errors import Interrupted, UsageError
 from hpsearch.redaction import redact
 from hpsearch.ship.choices import Profile, Submitter, Target
@@ -36,8 +37,8 @@ def submit(
     cluster_home: words.ClusterHome = None,
     working_dir: words.WorkingDir = None,
     local: Local = False,
-    tracking_uri: shipping.MlflowUri = None,
-    deadline: shipping.JobDeadline = None,
+    tracking_uri: TrackingUri = None,
+    deadline: Deadline = None,
     start_timeout: StartTimeout = None,
     env_file: words.EnvFile = None,
     nodes: slurm_words.Nodes = 1,
@@ -80,6 +81,35 @@ def submit(
             return
         if to is None:
             raise UsageError("--to is missing", hint=f"where to: --to {'|'.join(Target)}")
+        _refuse_strangers(
+            to,
+            {
+                Target.JOBS: {
+                    "--address": address,
+                    "--cluster-home": cluster_home,
+                    "--working-dir": working_dir,
+                    "--insecure": insecure,
+                },
+                Target.LOCAL: {"--local": local},
+                Target.SLURM: {
+                    "--env-file": env_file,
+                    "--partition": partition,
+                    "--account": account,
+                    "--sbatch": sbatch,
+                },
+                Target.KUBERAY: {
+                    "--context": context,
+                    "--namespace": namespace,
+                    "--kueue": kueue,
+                    "--kueue-priority": kueue_priority,
+                    "--group": group,
+                    "--store-secret": store_secret,
+                    "--mlflow-secret": mlflow_secret,
+                },
+            },
+        )
+        if to is Target.KUBERAY and start_timeout is not None:
+            raise UsageError("--start-timeout is not for a RayJob, whose pods have half an hour to come")
         asked = _asked(sweep or [], study, home, wait, dry_run, deadline, start_timeout, tracking_uri)
         write = None if as_json else Lines(console)
         with interruptible("what was submitted goes on"):
@@ -120,6 +150,14 @@ def submit(
                     done = submit_targets.to_local(asked, console, write, without_ray=local)
         _tell(console, done, write, dry_run=dry_run, as_json=as_json)
     raise typer.Exit(done.code)
+
+
+def _refuse_strangers(to: Target, given: Mapping[Target, Mapping[str, object]]) -> None:
+    """Raise UsageError for an option that means something for another target only."""
+    for target, options_of in given.items():
+        for option, value in options_of.items():
+            if value and target is not to:
+                raise UsageError(f"{option} is for --to {target}, and this is --to {to}", hint="leave it out")
 
 
 def _tell(

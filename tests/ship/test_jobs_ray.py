@@ -30,7 +30,7 @@ from hpsearch.spec.reading import read
 from hpsearch.study.home import Home
 from hpsearch.study.trial import State
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(500)]
 BIN = Path(sys.executable).parent
 TRIES = 3
 # Beside what it imports, which travels with it.
@@ -52,6 +52,8 @@ class Head:
     address: str
     environment: dict[str, str]
     folder: Path
+    rayjob: Any
+    studies: Path
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -74,14 +76,14 @@ class Head:
 
     def run(self, *words: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*words, cwd=cwd, **more)
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=240)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def ended(self, name: str) -> RayJob:
         return self.until(name, lambda job: job.is_final)
 
     def until(self, name: str, wanted: Any) -> RayJob:
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 200
         while not wanted(job := self.jobs.get(name)):
             assert time.monotonic() < deadline, job
             time.sleep(0.1)
@@ -107,18 +109,23 @@ def head(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Ite
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_JOB_STOP_WAIT_TIME_S": "45",
     }
+    rayjob, studies = rendered(folder)
+    shutil.copy(mlflow_database, studies / "mlflow.db")
+    template = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+    own = environment | variables(template["spec"]["containers"][0])
+    own["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on loopback alone
     words = [str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
     words += ["--dashboard-host=127.0.0.1", "--object-store-memory=80000000", f"--temp-dir={scratch}"]
     words += [f"{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
     log = (folder / "head.log").open("w")
-    made = Head(f"http://127.0.0.1:{ports[2]}", environment, folder)
-    own = environment | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on loopback alone
+    made = Head(f"http://127.0.0.1:{ports[2]}", environment, folder, rayjob, studies)
     try:
         # Ray gives its own start 30 s, which is too little where many tests run beside it.
         for _ in range(TRIES):
-            process = subprocess.Popen(words, env=own, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                words, env=own, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            )
             while not (there := _answers(made)) and process.poll() is None:
                 time.sleep(0.1)
             if there:
@@ -159,69 +166,61 @@ def _end_all_of(mark: str) -> None:
         time.sleep(0.05)
 
 
-def rendered(folder: Path, mlflow: Path) -> tuple[list[str], dict[str, str], Path]:
-    """A RayJob's submitter as its pod has it, its variables, and where its driver keeps studies.
-
-    The mounts of the pods are directories here, and MLflow is a file.
-    """
-    file = folder / "mounted" / "sweep.yaml"
-    studies = folder / "claim" / "studies"
+def rendered(folder: Path) -> tuple[Any, Path]:
+    """A RayJob as its manifest has it, but that its pods' mounts are directories here, and MLflow a file."""
+    file, studies = folder / "mounted" / "sweep.yaml", folder / "claim" / "studies"
+    text = FEW.replace("loss", "rmse").replace("parameterName: lr", "parameterName: learning_rate")
     file.parent.mkdir()
     studies.mkdir(parents=True)
-    file.write_text(
-        SWEEP.replace("loss", "rmse").replace("parameterName: lr", "parameterName: learning_rate")
-    )
-    text = file.read_text().replace("    params:\n", "    params:\n" + BATCH)
-    file.write_text(text)
-    shutil.copy(mlflow, studies / "mlflow.db")
+    file.write_text(text.replace("    params:\n", "    params:\n" + BATCH))
     spec = read(file).spec
     assert spec
     job = making.job(spec, making.Wishes(image=IMAGE, name="nightly"))
     (rayjob,) = (each for each in render.render(job) if each["kind"] == "RayJob")
     whole = json.dumps(rayjob).replace(SWEEP_FILE, str(file)).replace(STUDIES, str(studies))
-    whole = whole.replace("http://mlflow:5000", f"sqlite:///{studies / 'mlflow.db'}")
-    rayjob = json.loads(whole)
-    pod = rayjob["spec"]["submitterPodTemplate"]["spec"]["containers"][0]
-    command = pod["command"]
-    assert " ".join(command).endswith("-- " + rayjob["spec"]["entrypoint"])
-    variables = {each["name"]: each["value"] for each in pod["env"]}
-    return command, variables, studies
+    return json.loads(whole.replace("http://mlflow:5000", f"sqlite:///{studies / 'mlflow.db'}")), studies
 
 
+def variables(container: Any) -> dict[str, str]:
+    """The variables of a container whose values stand in the manifest."""
+    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
+
+
+FEW = SWEEP.replace("maxTrials: 4", "maxTrials: 2").replace("maxParallelTrials: 2", "maxParallelTrials: 1")
 BATCH = "      - {parameterName: batch_size, type: INTEGER, minValue: 2, maxValue: 6}\n"
 
 
-def expanded(words: list[str], variables: dict[str, str]) -> list[str]:
+def expanded(words: list[str], known: dict[str, str]) -> list[str]:
     """Words as a kubelet expands them."""
-    for name, value in variables.items():
+    for name, value in known.items():
         words = [word.replace(f"$({name})", value) for word in words]
     assert not any("$(" in word for word in words)
     return words
 
 
-def test_a_rendered_jobs_own_commands_run_its_sweep_on_a_real_ray_once(
-    head: Head, tmp_path: Path, mlflow_database: Path
-) -> None:
-    command, variables, studies = rendered(tmp_path, mlflow_database)
+def test_a_rendered_jobs_own_commands_run_its_sweep_on_a_real_ray_once(head: Head) -> None:
+    container = head.rayjob["spec"]["submitterPodTemplate"]["spec"]["containers"][0]
+    assert " ".join(container["command"]).endswith("-- " + head.rayjob["spec"]["entrypoint"])
     token = dashboard.token(head.environment)
     # What the operator adds to a submitter.
-    variables |= {
+    given = variables(container) | {
         "RAY_DASHBOARD_ADDRESS": head.address.removeprefix("http://"),
         "RAY_JOB_SUBMISSION_ID": "nightly-x7k2p",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
     }
-    program, *words = expanded(command, variables)
+    program, *words = expanded(container["command"], given)
     assert program == "hpsearch"
-    told = head.run(*words, **variables)
+    told = head.run(*words, **given)
     assert told.returncode == 0, told.stdout + told.stderr
-    assert "study nightly completed: 4 of 4 trials completed" in told.stdout
+    assert "study nightly completed: 2 of 2 trials completed" in told.stdout
     assert "job nightly-x7k2p ended: SUCCEEDED, exit code 0" in told.stderr
     assert token not in told.stdout + told.stderr
-    history = Home(studies).history("nightly")
-    assert [trial.state for trial in history.trials] == [State.COMPLETED] * 4
+    history = Home(head.studies).history("nightly")
+    assert history.study.tags["rayjob"] == "nightly"
+    assert [trial.state for trial in history.trials] == [State.COMPLETED] * 2
     # Its Job's next pod: a submitter that was started again.
-    again = head.run(*words, **variables)
+    again = head.run(*words, **given)
     assert again.returncode == 0
     assert "job nightly-x7k2p is there already (SUCCEEDED)" in again.stderr
     assert again.stdout == told.stdout
@@ -233,7 +232,7 @@ def test_a_sweep_with_code_of_its_own_is_submitted_once_and_its_exit_code_comes_
 ) -> None:
     (tmp_path / "own_trainer.py").write_text(TRAINER)
     (tmp_path / "own_errors.py").write_text("class OwnTrouble(Exception): pass\n")
-    (tmp_path / "own.yaml").write_text(SWEEP.replace("hpsearch.trainers.linear_regression", "own_trainer"))
+    (tmp_path / "own.yaml").write_text(FEW.replace("hpsearch.trainers.linear_regression", "own_trainer"))
     (tmp_path / "studies").mkdir()
     shutil.copy(mlflow_database, tmp_path / "studies" / "mlflow.db")
     words = ("submit", "own.yaml", "--to", "jobs", "--address", head.address, "--study", "own", "--wait")

@@ -484,3 +484,26 @@ def test_submit_wants_a_target_and_one_file(hpsearch: Command) -> None:
     assert "--to jobs|kuberay|slurm|local" in hpsearch("submit", "sweep.yaml").err
     assert hpsearch("submit", "--to", "local").code == 2
     assert hpsearch("submit", "sweep.yaml", "b.yaml", "--to", "local").code == 2
+
+
+def test_options_of_other_targets_are_refused(hpsearch: Command) -> None:
+    for to, words in (
+        ("kuberay", ("--address", "http://127.0.0.1:1")),
+        ("jobs", ("--namespace", "n")),
+        ("local", ("--sbatch", "--qos=long")),
+        ("slurm", ("--local",)),
+    ):
+        told = hpsearch("submit", "sweep.yaml", "--to", to, *words)
+        assert (told.code, f"{words[0]} is for --to" in told.err) == (2, True)
+
+
+HEAVY = ("ray", "torch", "mlflow", "optuna", "sqlalchemy", "aiohttp")
+
+
+def test_a_submitter_loads_no_ray() -> None:
+    code = "import sys; from hpsearch.cli import submitting; from hpsearch.ship import following, jobs\n"
+    code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
