@@ -88,7 +88,7 @@ def test_all_that_is_installed_is_held_by_the_lock() -> None:
     cluster = project["optional-dependencies"]["cluster"]
     assert "cluster" in extras and cluster[0].startswith("ray[default]"), "its agent serves probes and jobs"
     server = project["optional-dependencies"]["server"]
-    assert "server" in extras and server[0].startswith("mlflow[auth]"), "k8s/components/mlflow-dev has a login"
+    assert "server" in extras and server[0].startswith("mlflow[auth]"), "mlflow-dev has a login"
     locked = (ROOT / "constraints.txt").read_text()
     for name in ("ray", "torch", "mlflow", "Flask-WTF"):
         assert re.search(f"^{name}==", locked, re.MULTILINE), f"{name} is not pinned"
