@@ -49,8 +49,11 @@ class Follower:
         found = self.jobs.find(self.name)
         if found is not None and found.is_final and not found.is_done and self.replace:
             self.say(f"job {self.name} ended before its study was done ({found.status}): it runs again")
-            self.jobs.forget(self.name)
-            found = None
+            try:
+                self.jobs.forget(self.name)
+                found = None
+            except AlreadyThere:
+                found = self.jobs.find(self.name)
         if found is not None:
             self.say(f"job {self.name} is there already ({found.status})")
             return found

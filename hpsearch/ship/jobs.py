@@ -156,8 +156,20 @@ class Jobs:
         return bool(self.dashboard.json("POST", f"{_path(name)}/stop").get("stopped"))
 
     def forget(self, name: str) -> None:
-        """Delete the record of a job that has ended, so that its id is free."""
-        self.dashboard.json("DELETE", _path(name))
+        """Delete the record of a job that has ended, so that its id is free.
+
+        Raises AlreadyThere for one that goes on: somebody else has run it again.
+        """
+
+        def ask() -> None:
+            status, raw = self.dashboard.ask("DELETE", _path(name), None, JSON)
+            if status < 300 or status == 404:
+                return
+            if b"non-terminal state" in raw:
+                raise AlreadyThere(f"job {name} goes on")
+            raise self.dashboard.refusal(f"DELETE {_path(name)}", status, raw)
+
+        self.dashboard.tried(ask)
 
     def logs(self, name: str) -> str:
         """All that a job's driver has printed until now."""

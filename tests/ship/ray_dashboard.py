@@ -28,6 +28,7 @@ RuntimeError: Request failed with status code 400: Traceback (most recent call l
 ValueError: Job with submission_id {name} already exists. Please use a different submission_id.
 .
 """
+GOES_ON = "Attempted to delete job '{name}', but it is in a non-terminal state {status}."
 
 
 @dataclass
@@ -169,6 +170,8 @@ class Handler(BaseHTTPRequestHandler):
         elif parts[1:] == ["stop"]:
             job.statuses[:] = ["STOPPED"]
             self._answer(200, {"stopped": True})
+        elif self.command == "DELETE" and job.status not in FINAL:
+            self._answer(500, f"RuntimeError: {GOES_ON.format(name=job.name, status=job.status)}")
         elif self.command == "DELETE":
             del ray.jobs[job.name]
             self._answer(200, {"deleted": True})

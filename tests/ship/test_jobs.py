@@ -247,6 +247,23 @@ def test_a_submitter_wants_its_words(ray: FakeRay, hpsearch: Callable[..., Told]
     assert "--submission-id" in told.err
 
 
+def test_a_job_that_somebody_else_has_run_again_meanwhile_is_attached_to(ray: FakeRay) -> None:
+    ray.jobs["sweep-1"] = Job("sweep-1", ["FAILED", "RUNNING"], exit_code=75)
+    clock = Clock()
+    follower, said = following_of(ray, clock, replace=True)
+
+    def forget(name: str) -> None:
+        ray.jobs[name] = Job(name, ["RUNNING", "SUCCEEDED"])
+        Jobs.forget(follower.jobs, name)
+
+    follower.jobs.forget = forget  # type: ignore[method-assign]
+    found = follower.start()
+    assert found
+    assert (found.status, ray.count("POST"), clock.slept) == ("RUNNING", 0, [])
+    assert said[-1] == "job sweep-1 is there already (RUNNING)"
+    assert follower.end().status == "SUCCEEDED"
+
+
 # -- logs -------------------------------------------------------------------------------------------
 
 

@@ -273,6 +273,8 @@ def test_what_ray_says_of_jobs_is_what_we_read(head: Head) -> None:
     assert (head.ended("ends").code, head.ended("ends").exit_code) == (4, 4)
     assert (head.ended("killed").status, head.ended("killed").code) == ("FAILED", 75)
     head.until("stays", lambda job: "here" in jobs.logs("stays"))
+    with pytest.raises(AlreadyThere):
+        jobs.forget("stays")
     assert jobs.stop("stays")
     assert (head.ended("stays").status, head.ended("stays").code) == ("STOPPED", 3)
     assert "".join(jobs.tail("stays")) == jobs.logs("stays")
