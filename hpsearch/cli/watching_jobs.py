@@ -269,7 +269,8 @@ def _rayjob(name: str) -> Record:
     except UsageError as error:
         raise UsageError(
             f"no job {name!r} was submitted from here, and {error.message}",
-            hint="name its place: --to jobs --address URL, --to kuberay, or the --home it was submitted from",
+            hint="name its place: --address URL, --namespace NAME, or the --home that it was submitted from; "
+            "a study is shown by `hpsearch show`",
         ) from error
     return Record(name, Target.KUBERAY, "", "", namespace=here.namespace)
 

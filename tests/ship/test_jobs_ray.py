@@ -97,7 +97,7 @@ def head(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Ite
     token = folder / "token"
     token.touch(0o600)
     token.write_text(secrets.token_hex(24))
-    scratch = Path("/tmp") / f"hps-{os.getpid()}"  # sockets have short paths
+    scratch = Path("/tmp") / f"jobs-{os.getpid()}"  # sockets have short paths
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
