@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from hpsearch.errors import UsageError
 from hpsearch.run.attempt import EXECUTE_MODULE
 from hpsearch.run.process import Slot
 from hpsearch.run.reach import gpus_here, within_reach
@@ -29,8 +30,14 @@ def run(search: Search) -> None:
     """Run the study to its end or until a signal.
 
     A module of ours shares this process and prints to its terminal: there is no process to limit or to lose.
-    A program has one, and so a trialTimeout, further attempts, and its output in a file.
+    A program has one, and so a trialTimeout, further attempts, and its output in a file. Raises UsageError
+    for trials of several processes.
     """
+    if (workers := search.study.spec.resources.workers) > 1:
+        raise UsageError(
+            f"hpsearch.resources.workers is {workers}, and with --local a trial is one process",
+            hint="run it without --local, or write workers: 1",
+        )
     slot = Slot(preload=(), execute=EXECUTE_COMMAND)
     deadline = Deadline(search)
     apart: bool | None = None

@@ -21,7 +21,7 @@ from hpsearch.study.trial import Cause, Launch
 # A worker starts in seconds; where its node was lost Ray looks for another one first (seconds).
 COMING = 120.0
 # How long a worker may take to end a process, beyond the grace that the process has (seconds).
-ENDING = 5.0
+ENDING = 15.0
 STEP = 0.25  # seconds, after which a worker hears that its process is to end
 
 
@@ -83,6 +83,7 @@ class Worker:
         self._node: str | None = None
         self._step: Any = None
         self._end: Any = None
+        self._started = False
 
     def where(self) -> Whereabouts:
         """Where it runs, once it does."""
@@ -92,7 +93,7 @@ class Worker:
 
     def start(self, launch: Launch) -> None:
         """Start a process there."""
-        self._step = self._end = None
+        self._step, self._end, self._started = None, None, True
         self._seat.relaunch.remote({"launch": json.dumps(launch.to_json())})
 
     def hear(self) -> Mapping[str, Any] | None:
@@ -112,15 +113,21 @@ class Worker:
 
     def end(self) -> None:
         """End the process."""
-        self._end = self._end or self._seat.abandon.remote()
+        if self._started:
+            self._started = False
+            self._end = self._seat.abandon.remote()
 
-    def gone(self, seconds: float) -> None:
-        """Wait until nothing of the process is left."""
+    def gone(self, seconds: float) -> bool:
+        """Wait until nothing of the process is left; False for a worker that does not say so."""
+        if self._end is None:
+            return True
         try:
-            if self._end is not None:
-                self._got(self._end, seconds + ENDING)
+            self._got(self._end, seconds + ENDING)
         except MemberLost:
             ray.kill(self._seat)
+            return False
+        self._end = None
+        return True
 
     def _got(self, ref: Any, seconds: float) -> Any:
         try:
@@ -130,8 +137,7 @@ class Worker:
         except ray.exceptions.RayActorError as error:
             if self._node_lost():
                 raise MemberLost("its node was lost", Cause.PREEMPTED) from error
-            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
-            raise MemberLost(f"its worker was lost: {reason.strip()}"[:300]) from error
+            raise MemberLost("its worker was lost") from error
 
     def _node_lost(self) -> bool:
         return self._node is not None and not any(

@@ -18,6 +18,7 @@ from hpsearch.run import sight
 from hpsearch.spec.model import Resources
 
 log = logging.getLogger(__name__)
+NEARLY = 1e-9  # sums of fractions are not exact
 # What a container of a cluster knows that an operator keeps: it replaces nodes, also where it adds none.
 KEPT = ("KUBERNETES_SERVICE_HOST", "RAY_CLUSTER_NAME")
 # Where Ray's own autoscaler tells what it does, and whether it is the newer one, which tells nothing there.
@@ -35,7 +36,7 @@ def largest(name: str) -> float:
 
 
 def asked(resources: Resources) -> dict[str, float]:
-    """What a trial asks Ray for."""
+    """What a trial, or each of its workers, asks Ray for."""
     wanted = {"CPU": resources.cpu, "GPU": resources.gpu, "memory": float(resources.memory or 0)}
     return {name: amount for name, amount in wanted.items() if amount}
 
@@ -60,8 +61,8 @@ def preflight(resources: Resources, parallel: int, *, joined: bool, patient: boo
         raise UsageError(
             lack, hint="lower hpsearch.resources, or join a cluster that has them with --address"
         )
-    room = (math.floor(largest(name) / amount + 1e-9) for name, amount in asked(resources).items())
-    fits = min([parallel, *room])
+    room = max(_room(node["Resources"], resources) for node in alive())
+    fits = min(parallel, room // resources.workers)
     if fits < parallel:
         log.warning("maxParallelTrials is %d, this machine has room for %d trials at once", parallel, fits)
     return fits
@@ -74,10 +75,20 @@ def _misfit(resources: Resources) -> str:
     for name, amount in wanted.items():
         if amount > largest(name):
             return f"a trial asks for {amount:g} {name}, the largest node has {largest(name):g}"
-    if any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in there):
-        return ""
+    room = [_room(node, resources) for node in there]
     together = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
-    return f"a trial asks for {together}, and no single node has all of that"
+    if not any(room):
+        return f"a trial asks for {together}, and no single node has all of that"
+    if sum(room) < resources.workers:
+        asks = f"a trial asks for {resources.workers} workers of {together} each"
+        return f"{asks}, and all nodes together have room for {sum(room)}"
+    return ""
+
+
+def _room(node: Mapping[str, float], resources: Resources) -> int:
+    """How many trials, or workers of trials, a node with these resources holds."""
+    wanted = asked(resources)
+    return min(math.floor(node.get(name, 0.0) / amount + NEARLY) for name, amount in wanted.items())
 
 
 def may_grow(environment: Mapping[str, str] = os.environ) -> bool:
@@ -98,6 +109,6 @@ def lacking(resources: Resources) -> str:
         if amount > there:
             exist = f"{there:g} exist" + (" on the largest node" if there else "")
             return f"waiting for {amount:g} {name}, {exist}: no trial starts until a node has them"
-        if amount > free.get(name, 0.0):
-            return f"no trial has started: one asks for {amount:g} {name}, {free.get(name, 0):g} are free"
+        if (together := amount * resources.workers) > free.get(name, 0.0):
+            return f"no trial has started: one asks for {together:g} {name}, {free.get(name, 0):g} are free"
     return ""

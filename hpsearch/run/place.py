@@ -14,7 +14,7 @@ from typing import Any
 
 from hpsearch.run.parcel import VARIABLE, landed
 from hpsearch.run.process import Slot
-from hpsearch.run.team import Team
+from hpsearch.run.team import MemberLost, Team
 from hpsearch.study.trial import Cause, Launch
 
 # A step returns at least this often (seconds), so that stops are heard.
@@ -77,6 +77,8 @@ class Place:
                     self._trouble = f"its node does not see {launch.context.directory.parents[1]}"
                     return
                 self._slot.start(landed(launch, os.environ.get(VARIABLE)))
+            except MemberLost as lost:
+                self._trouble, self._cause = f"its processes could not be started: {lost}", lost.cause
             except Exception as error:  # a process boundary; nobody hears what this raises
                 self._trouble = f"its process could not be started: {error!r}"
 

@@ -59,8 +59,8 @@ class Member(Protocol):
         """End the process."""
         ...
 
-    def gone(self, seconds: float) -> None:
-        """Wait until nothing of the process is left; a worker that does not say so in time is given up."""
+    def gone(self, seconds: float) -> bool:
+        """Wait until nothing of the process is left; False for a worker that does not say so."""
         ...
 
 
@@ -155,10 +155,12 @@ class Team:
         """End all processes of the trial, and wait for that."""
         self._dismiss()
         self._own.kill()
-        for member in self._present():
-            member.gone(self.grace)
+        self._missing |= {rank for rank, member in self._members.items() if not self._is_gone(rank, member)}
         self._troubles.clear()
         self._held.close()
+
+    def _is_gone(self, rank: int, member: Member) -> bool:
+        return rank in self._missing or member.gone(self.grace)
 
     def _present(self) -> list[Member]:
         return [member for rank, member in self._members.items() if rank not in self._missing]

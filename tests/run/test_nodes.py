@@ -73,6 +73,15 @@ def test_on_ones_own_machine_there_is_room_for_so_many(there: SimpleNamespace) -
         nodes.preflight(Resources(gpu=3), 1, joined=False, patient=True)
 
 
+def test_the_workers_of_a_trial_may_lie_on_several_nodes_and_must_all_fit(there: SimpleNamespace) -> None:
+    assert nodes.preflight(Resources(workers=5), 3, joined=True, patient=False) == 3
+    with pytest.raises(UsageError, match="6 workers of 1 CPU each, and all nodes together have room for 5"):
+        nodes.preflight(Resources(workers=6), 3, joined=True, patient=False)
+    assert nodes.lacking(Resources(workers=6)) == "no trial has started: one asks for 6 CPU, 5 are free"
+    there.nodes = [{"CPU": 5.0}]
+    assert nodes.preflight(Resources(workers=2), 9, joined=False, patient=True) == 2, "four of five CPUs"
+
+
 def test_a_ray_of_another_version_is_bad_usage_and_both_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -32,13 +32,13 @@ class Watched:
                 self.at.pop(self.measured, lambda: None)()
 
 
-def yaml_of(kinds: Sequence[str], parallel: int = 1, **block: Any) -> str:
+def yaml_of(kinds: Sequence[str], parallel: int = 1, module: str = "zoo", **block: Any) -> str:
     """A study that tries each kind of trainer once."""
     settings = {"maxSteps": 300, "measureEvery": 100, "sampler": "{type: GRID}", **block}
     own = "\n".join(f"  {key}: {value}" for key, value in settings.items())
     return f"""\
 trainingInput:
-  pythonModule: zoo
+  pythonModule: {module}
   hyperparameters:
     goal: MINIMIZE
     hyperparameterMetricTag: loss

@@ -1,0 +1,96 @@
+"""Trials of several workers on a real Ray: one study in which all that can go wrong does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from zoo_studies import study_of
+
+from hpsearch.errors import UsageError
+from hpsearch.run import cluster, local
+from hpsearch.study.history import StoreReader
+from hpsearch.study.trial import Cause, Outcome, State, Trial
+
+pytestmark = pytest.mark.slow
+KINDS = ("fine", "process_killed", "worker_killed", "raises", "pruned", "last")
+
+
+@pytest.fixture(scope="module")
+def shared(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Trial]]:
+    """Each kind's directory and trial, after a study of all of them has ended."""
+    base = tmp_path_factory.mktemp("shared")
+    search = study_of(
+        base,
+        *KINDS,
+        module="shared_zoo",
+        resources="{workers: 2, cpu: 1}",
+        pruner="{type: THRESHOLD, upper: 50, minSteps: 200}",
+        limits="{maxFailedTrials: 100}",
+        checkpoints="{keep: ALL}",
+    )
+    cluster.run(search, address=ray_address)
+    assert search.conclude(9).outcome is Outcome.COMPLETED
+    trials = StoreReader(search.study.directory).history().trials
+    search._journal.store.close()  # type: ignore[attr-defined]
+    return {str(t.params["kind"]): (base / f"study/trials/{t.number:04d}", t) for t in trials}
+
+
+def pids(directory: Path) -> list[int]:
+    return [int(line) for path in directory.glob("pids-*") for line in path.read_text().split()]
+
+
+def ending(trial: Trial) -> tuple[State, str]:
+    assert trial.ending
+    return trial.state, trial.ending.reason
+
+
+def test_two_workers_train_a_trial_and_each_prints_to_a_file_of_its_own(shared) -> None:
+    directory, trial = shared["fine"]
+    assert ending(trial) == (State.COMPLETED, "reached step 300")
+    assert [m.step for m in trial.measurements] == [100, 200, 300]
+    assert {m.metrics["size"] for m in trial.measurements} == {2}
+    assert len(pids(directory)) == len(set(pids(directory))) == 2
+    assert "rank 0 of 2 prints" in (directory / "output.log").read_text()
+    assert "rank 1 of 2 prints" in (directory / "output.rank-1.log").read_text()
+    assert ending(shared["last"][1]) == (State.COMPLETED, "reached step 300"), "the workers serve to the end"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("process_killed", "rank 1: its process was killed by signal 9 (SIGKILL)"),
+        ("worker_killed", "rank 1: its worker was lost"),
+    ],
+)
+def test_where_one_worker_is_lost_all_go_on_from_the_checkpoint(shared, kind: str, reason: str) -> None:
+    directory, trial = shared[kind]
+    assert ending(trial) == (State.COMPLETED, "reached step 300")
+    second = trial.attempts[-1]
+    assert len(trial.attempts) == 2
+    assert (second.cause, second.reason, second.resumed_from) == (Cause.CRASHED, reason, 100)
+    assert [m.step for m in trial.measurements] == [100, 200, 300]
+    assert len(set(pids(directory))) == 4, "both processes of the first attempt were replaced"
+
+
+def test_what_a_worker_raises_fails_the_trial_and_names_its_rank(shared) -> None:
+    assert ending(shared["raises"][1]) == (
+        State.FAILED,
+        "rank 1: ValueError: no such batch (shared_zoo.py:28)",
+    )
+    assert len(shared["raises"][1].attempts) == 1, "an error of the trainer is not tried again"
+
+
+def test_nothing_is_left_of_any_trial_however_it_ended(shared) -> None:
+    assert shared["pruned"][1].state is State.PRUNED
+    everyone = [pid for directory, _ in shared.values() for pid in pids(directory)]
+    assert len(everyone) == 2 * (len(KINDS) + 2)
+    assert [pid for pid in everyone if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_local_runs_say_that_a_trial_is_one_process_there(tmp_path: Path) -> None:
+    search = study_of(tmp_path, "fine", module="shared_zoo", resources="{workers: 2}")
+    with pytest.raises(UsageError, match=r"resources\.workers is 2, and with --local a trial is one process"):
+        local.run(search)
+    assert search.trials == {}
+    search._journal.store.close()  # type: ignore[attr-defined]
