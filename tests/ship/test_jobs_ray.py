@@ -54,7 +54,38 @@ class Head:
     folder: Path
     rayjob: Any
     studies: Path
+    words: list[str]
+    own: dict[str, str]
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        """Start the head, with the variables of its pod."""
+        log = self.folder / "head.log"
+        # Ray gives its own start 30 s, which is too little where many tests run beside it.
+        for _ in range(TRIES):
+            with log.open("a") as said:
+                process = subprocess.Popen(
+                    self.words,
+                    env=self.own,
+                    cwd=self.folder,
+                    stdout=said,
+                    stderr=said,
+                    start_new_session=True,
+                )
+            self.process = process
+            while not (there := _answers(self)) and process.poll() is None:
+                time.sleep(0.1)
+            if there:
+                return
+            self.lose()
+        raise AssertionError(log.read_text())
+
+    def lose(self) -> None:
+        """Kill all of the head at once, and whatever it has started."""
+        _end_all_of(f"TEST_HEAD={self.own['TEST_HEAD']}")
+        if self.process:
+            self.process.wait(30)
 
     @property
     def jobs(self) -> Jobs:
@@ -118,29 +149,17 @@ def head(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Ite
     words = [str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
     words += ["--dashboard-host=127.0.0.1", "--object-store-memory=80000000", f"--temp-dir={scratch}"]
     words += [f"{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
-    log = (folder / "head.log").open("w")
-    made = Head(f"http://127.0.0.1:{ports[2]}", environment, folder, rayjob, studies)
+    own["TEST_HEAD"] = str(folder / "head.log")
+    made = Head(f"http://127.0.0.1:{ports[2]}", environment, folder, rayjob, studies, words, own)
     try:
-        # Ray gives its own start 30 s, which is too little where many tests run beside it.
-        for _ in range(TRIES):
-            process = subprocess.Popen(
-                words, env=own, cwd=folder, stdout=log, stderr=log, start_new_session=True
-            )
-            while not (there := _answers(made)) and process.poll() is None:
-                time.sleep(0.1)
-            if there:
-                break
-            _end_all_of(str(token))
-        assert there, (folder / "head.log").read_text()
+        made.begin()
         yield made
     finally:
         for each in made.started:
             if each.poll() is None:
                 each.kill()
             each.communicate()
-        _end_all_of(str(token))
-        process.wait(30)
-        log.close()
+        made.lose()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -280,3 +299,24 @@ def test_what_ray_says_of_jobs_is_what_we_read(head: Head) -> None:
     assert "".join(jobs.tail("stays")) == jobs.logs("stays")
     jobs.forget("stays")
     assert jobs.find("stays") is None
+
+
+def test_a_job_whose_head_was_lost_is_submitted_to_the_new_one(head: Head, tmp_path: Path) -> None:
+    """The last one here: the head that the others share is killed."""
+    lives = tmp_path / "lives"
+    script = f"echo life >>{lives}; [ $(wc -l <{lives}) -gt 1 ] || exec sleep 300; echo gone on"
+    words = ("--address", head.address, "--submission-id", "lost", "--", "bash", "-c", script)
+    submitter = head.start("submit", "--wait", "--as-submitter", *words)
+    deadline = time.monotonic() + 100
+    while not lives.exists():
+        assert submitter.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    head.lose()
+    head.begin()
+    out, err = submitter.communicate(timeout=200)
+    assert submitter.returncode == 0, out + err
+    assert "Ray has lost job lost: submitted again (1 of 3)" in err
+    assert "job lost ended: SUCCEEDED, exit code 0" in err
+    assert out.endswith("gone on\n")
+    assert lives.read_text() == "life\n" * 2
