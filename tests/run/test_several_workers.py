@@ -88,6 +88,20 @@ def test_nothing_is_left_of_any_trial_however_it_ended(shared) -> None:
     assert [pid for pid in everyone if Path(f"/proc/{pid}").exists()] == []
 
 
+def test_an_unmodified_program_finds_the_other_workers_and_ends_with_the_first(
+    ray_address: str, tmp_path: Path
+) -> None:
+    search = study_of(tmp_path, "lingers", module="programs.finds_the_others", resources="{workers: 2}")
+    cluster.run(search, address=ray_address)
+    [trial] = search.trials.values()
+    search._journal.store.close()  # type: ignore[attr-defined]
+    assert ending(trial) == (State.COMPLETED, "finished at step 1")
+    assert [m.metrics for m in trial.measurements] == [{"loss": 3.0}], "1 of the first, 2 of the second"
+    place = tmp_path / "study/trials/0000"
+    assert "rank 0 of 2 local 0" in (place / "output.log").read_text()
+    assert "rank 1 of 2 local 1" in (place / "output.rank-1.log").read_text()
+
+
 def test_local_runs_say_that_a_trial_is_one_process_there(tmp_path: Path) -> None:
     search = study_of(tmp_path, "fine", module="shared_zoo", resources="{workers: 2}")
     with pytest.raises(UsageError, match=r"resources\.workers is 2, and with --local a trial is one process"):
