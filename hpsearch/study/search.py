@@ -362,7 +362,7 @@ class Search:
         self._condense(trial)
 
     def _condense(self, trial: Trial) -> None:
-        """Everybody has been told of an ended trial's curve: the store remembers it, this process need not."""
+        """All have been told of an ended trial's curve: the store remembers it, this process need not."""
         trial.measurements = what_counts(trial, self.study.spec)
 
     def _check_failures(self, now: int) -> None:
