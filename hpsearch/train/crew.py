@@ -28,6 +28,9 @@ LOOK = 0.5
 PATIENCE = timedelta(days=7)
 COMING = timedelta(minutes=5)
 WAITING = 16  # processes that may ask for the first one before it answers
+# What is never freed before the process ends. A group that goes joins its threads without letting go of the
+# interpreter's lock, for which one of them may wait that frees the tensor of its last message.
+_KEPT: list[object] = []
 
 
 class Crew(Protocol):
@@ -218,6 +221,7 @@ def _meet(team: Team, gpus: float) -> None:
     distributed.init_process_group(
         backend, store=store, rank=team.rank, world_size=team.size, timeout=PATIENCE
     )
+    _KEPT.extend((store, distributed.group.WORLD))
 
 
 def _listening(team: Team) -> int:

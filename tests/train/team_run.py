@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
-import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import count
 from multiprocessing.connection import Connection, wait
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from trial_run import Said
 
+from hpsearch.run.ranks import reserved_port
 from hpsearch.spec.model import Resources, Value
 from hpsearch.study.trial import Checkpoint, Context, Launch, Report, Team
 
@@ -27,8 +27,9 @@ SLOWEST = 60.0  # seconds
 
 def member(launch: Launch, stop_after: int | None, reports: Connection) -> None:
     """One process: runs its launch, and tells what it reports."""
+    # Should it hang, the test says where.
+    faulthandler.dump_traceback_later(SLOWEST - 10, exit=True)
     sys.path.insert(0, launch.python_path[0])
-    os.setpgid(0, 0)
     from hpsearch.train import loop
     from hpsearch.train.trial import execute
 
@@ -67,6 +68,7 @@ def forks() -> Any:
 def together(tmp_path: Path, forks: Any) -> Iterator[TeamRun]:
     """Run a trainer in `size` processes; what each of them reported, by rank."""
     started: list[Any] = []
+    held = ExitStack()
 
     def run(
         source: str,
@@ -95,9 +97,7 @@ def together(tmp_path: Path, forks: Any) -> Iterator[TeamRun]:
             checkpoint_sha256=resume.sha256 if resume else None,
         )
         launch = Launch(module, (), params or {}, context, metric, (str(tmp_path),))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = held.enter_context(reserved_port())
         readers = []
         for rank in range(size):
             team = Team(rank, size, rank, size, "127.0.0.1", port)
@@ -109,7 +109,8 @@ def together(tmp_path: Path, forks: Any) -> Iterator[TeamRun]:
             readers.append(reader)
         return _heard(readers)
 
-    yield run
+    with held:
+        yield run
     for process in started:
         process.join(SLOWEST)
         assert process.exitcode is not None, "a process of a trial outlived it"
