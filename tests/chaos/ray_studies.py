@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.spec.reading import parse
+from hpsearch.study.history import StoreReader
 from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search
 from hpsearch.study.store import Store
-from hpsearch.study.trial import Entry, Study
+from hpsearch.study.trial import Entry, Study, Trial
 
 HERE = Path(__file__).parent
 ZOO = HERE.parent / "run"
@@ -76,6 +77,11 @@ def life(directory: Path, text: str) -> tuple[Search, Telling]:
     search.epoch = history.epoch
     search.restore(history.trials, history.attributes)
     return search, journal
+
+
+def stored(search: Search) -> list[Trial]:
+    """A study's trials with all that they measured, of which a search forgets much once they have ended."""
+    return StoreReader(search.study.directory).history().trials
 
 
 def ledger(search: Search, trial: int) -> list[tuple[int, int, int, int]]:

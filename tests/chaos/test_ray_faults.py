@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from drivers import wait_for
-from ray_studies import Telling, ledger, life, steady, worker_of, zoo
+from ray_studies import Telling, ledger, life, steady, stored, worker_of, zoo
 
 from hpsearch.errors import Interrupted
 from hpsearch.run import cluster
@@ -65,7 +65,7 @@ def test_an_exception_in_any_hook_costs_a_life_of_the_study_and_no_fact(
     raised: Counter[str] = Counter()
     for hook, turn in HOOKS.items():
         search, journal = life(tmp_path / "study", text)
-        before = {n: list(t.measurements) for n, t in search.trials.items()}
+        before = {t.number: t.measurements for t in stored(search)}
         with monkeypatch.context() as patch:
             patch.setattr(Desk, hook, broken(getattr(Desk, hook), turn, raised))
             with pytest.raises(Interrupted, match=f"{hook} has a bug") as caught:
@@ -75,17 +75,18 @@ def test_an_exception_in_any_hook_costs_a_life_of_the_study_and_no_fact(
         assert f"{hook} has a bug" in trace.read_text()
         assert "in hook" in trace.read_text()
         assert trace.stat().st_mode & 0o777 == 0o600
-        for number, measurements in before.items():
-            assert search.trials[number].measurements[: len(measurements)] == measurements
         close(search, journal)
+        for number, measurements in before.items():
+            assert stored(search)[number].measurements[: len(measurements)] == measurements
     fired(raised == dict.fromkeys(HOOKS, 1))
 
     search, journal = life(tmp_path / "study", text)
     cluster.run(search, address=ray_address)
     assert search.conclude(9).outcome is Outcome.COMPLETED
     journal.store.close()
-    assert sorted(str(t.params["kind"]) for t in search.trials.values()) == ["fine", "good", "loses_worker"]
-    for trial in search.trials.values():
+    trials = stored(search)
+    assert sorted(str(t.params["kind"]) for t in trials) == ["fine", "good", "loses_worker"]
+    for trial in trials:
         assert trial.state is State.COMPLETED
         assert [m.step for m in trial.measurements] == [100, 200, 300]
 
@@ -109,8 +110,8 @@ def test_a_killed_worker_and_a_preempted_one_cost_an_attempt_each_and_only_the_f
 
     journal.when = act
     cluster.run(search, address=ray_address)
-    killed, preempted = search.trials[0], search.trials[1]
     close(search, journal)
+    killed, preempted = stored(search)
     assert sorted(workers) == [0, 1]
     assert workers[0] != workers[1]
     fired(not alive(workers[0]), "F15")
@@ -198,8 +199,8 @@ def test_trials_of_a_killed_node_go_on_elsewhere_within_half_a_minute(
         for node in nodes:
             if not lost or node is not lost[0][0]:
                 ray_cluster.remove_node(node)
-    trial = search.trials[0]
     close(search, journal)
+    [trial] = stored(search)
     fired(lost and lost[0][0].all_processes.get("raylet") is None)
     assert trial.state is State.COMPLETED
     assert [a.cause for a in trial.attempts] == [Cause.FIRST, Cause.PREEMPTED]

@@ -158,13 +158,14 @@ class Job:
         return f"scontrol requeue {self.number}" in self.asked
 
     def cleared(self) -> bool:
-        """Whether nothing of it is left: neither processes, nor the token, nor Ray's directory."""
-        left = [
-            f
-            for f in (self.state / f"{self.number}.token", Path(f"/tmp/hpsearch-{self.number}"))
-            if f.exists()
-        ]
-        return not left and not self._runs()
+        """Whether nothing of it is left soon: neither the token, nor Ray's directory, nor processes."""
+        files = (self.state / f"{self.number}.token", Path(f"/tmp/hpsearch-{self.number}"))
+        until = time.monotonic() + 20  # some that lost their Ray notice it only then
+        while any(file.exists() for file in files) or self._runs():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
 
     def _runs(self) -> list[int]:
         """Processes that know this job's number from their environment."""
