@@ -229,6 +229,12 @@ def test_every_field_of_a_spec_has_its_rule_and_one_without_is_refused() -> None
     assert edits._rule("something.new")
 
 
+def test_the_number_of_workers_stays_as_it_is_while_what_each_gets_may_change() -> None:
+    verdict = classify(spec(), spec(BASE.replace("{cpu: 1}", "{cpu: 2, workers: 2}")))
+    assert [str(each) for each in verdict.refused] == ["resources.workers was 1, here it is 2"]
+    assert len(verdict.differences) == 2
+
+
 def test_a_renewed_secret_goes_on_and_is_not_shown_while_another_variable_is_refused() -> None:
     def with_env(**variables: str) -> Spec:
         base = spec()

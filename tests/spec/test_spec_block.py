@@ -58,14 +58,14 @@ def test_the_whole_block_is_read() -> None:
     spec = good(
         "maxSteps: 2000, measureEvery: 100, sampler: {type: GP, seed: 7, startupTrials: 5}, "
         "pruner: {type: ASHA, minSteps: 200, reductionFactor: 4}, "
-        "resources: {cpu: 0.5, gpu: 1, memory: 2Gi}, "
+        "resources: {cpu: 0.5, gpu: 1, memory: 2Gi, workers: 4}, "
         "limits: {trialTimeout: 30m, studyTimeout: 8h, maxFailedTrials: 5, maxAttempts: 2}, "
         "tracking: {uri: 'http://h:5000', experiment: auto_mpg}, measurementSelectionType: BEST"
     )
     assert (spec.max_steps, spec.measure_every, spec.selection) == (2000, 100, Selection.BEST)
     assert spec.sampler == SamplerSpec(Algorithm.GP, 7, 5)
     assert spec.pruner == PrunerSpec(PruningRule.ASHA, min_steps=200, reduction_factor=4)
-    assert spec.resources == Resources(0.5, 1.0, 2 * 2**30)
+    assert spec.resources == Resources(0.5, 1.0, 2 * 2**30, workers=4)
     assert spec.limits == Limits(1800.0, 28800.0, 5, 2)
     assert spec.tracking == Tracking("http://h:5000", "auto_mpg")
 
@@ -213,6 +213,8 @@ def test_the_measurement_that_counts_can_be_chosen(word: str, selection: Selecti
         ("pruner: {type: THRESHOLD, upper: .nan}", ".nan", "not a finite number", "finite"),
         ("resources: {cpu: 0}", "0", "resources are all 0", "write cpu: 1"),
         ("resources: {cpu: -1}", "-1", "cpu is -1: negative", "0 or more"),
+        ("resources: {workers: 0}", "0", "workers is 0: below 1", "give 1 or more"),
+        ("resources: {workers: 2.5}", "2.5", "workers is 2.5, not a whole number", ""),
         ("resources: {gpu: 1.5}", "1.5", "only whole GPUs", "write 2"),
         ("resources: {memory: 2GB}", "2GB", "memory is 2GB, not a size", "2Gi"),
         ("resources: {memory: 2}", "2", "which is 2 bytes", "did you mean 2Gi?"),
