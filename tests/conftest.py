@@ -27,6 +27,8 @@ README = Path(__file__).parents[1] / "README.md"
 LINE = re.compile(r"\b\d+ of 64 faults survived")
 SURVIVED = "survived faults"
 
+TIERS = ("chaos", "security")  # folders of tests, of which each is one of the fault catalogue's tiers
+
 # Of these fixtures of a session there shall be one on a machine: all their tests run in one process.
 ONE_OF_A_KIND = {
     "ray_cluster": "ray",
@@ -43,13 +45,19 @@ Fired = Callable[..., None]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-readme", action="store_true", help="write the count of survived faults there")
+    parser.addoption("--tiers", action="store_true", help="only tests of faults, chaos and security")
 
 
 def _faults(item: pytest.Item) -> list[str]:
     return [str(name) for mark in item.iter_markers("fault") for name in mark.args]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--tiers"):
+        wanted = [item for item in items if item.path.parent.name in TIERS or _faults(item)]
+        chosen = set(wanted)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = wanted
     for item in items:
         if isinstance(item, pytest.Function) and (group := _group(item)):
             item.add_marker(pytest.mark.xdist_group(group))
