@@ -15,6 +15,7 @@ from program_run import PROGRAMS
 
 from hpsearch.run import local
 from hpsearch.spec.reading import parse
+from hpsearch.study.history import StoreReader
 from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search
@@ -82,18 +83,20 @@ def test_a_study_of_a_program_runs_to_its_end(
     search = search_for("flat", "--epochs=2", trials=2)
     local.run(search)
     assert search.conclude(9).outcome is Outcome.COMPLETED
-    for number, trial in search.trials.items():
+    stored = StoreReader(search.study.directory).history().trials
+    assert len(stored) == 2
+    for trial in stored:
         assert trial.state is State.COMPLETED
         lr = float(trial.params["lr"])
         assert trial.values("loss") == [(1, lr + 1), (2, lr + 2)]
-        assert "training at" in (tmp_path / f"study/trials/{number:04d}/output.log").read_text()
+        assert "training at" in (tmp_path / f"study/trials/{trial.number:04d}/output.log").read_text()
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_killed_program_gets_another_attempt(search_for: Make) -> None:
     search = search_for("killed_once")
     local.run(search)
-    (trial,) = search.trials.values()
+    (trial,) = StoreReader(search.study.directory).history().trials
     assert trial.state is State.COMPLETED
     assert len(trial.attempts) == 2
     assert [step for step, _ in trial.values("loss")] == [1, 2]
