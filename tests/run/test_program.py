@@ -105,7 +105,10 @@ def test_both_ways_of_starting_give_a_program_the_same_environment(
     seen = []
     for each in (forks, commands):
         follow(each, launch(tmp_path, "reads_environment", args=(f"--output_dir={tmp_path}/{len(seen)}",)))
-        seen.append(json.loads((tmp_path / "seen.json").read_text()))
+        found = json.loads((tmp_path / "seen.json").read_text())
+        # The server of forks is as old as this process, and tests on Ray set variables of its own.
+        found["env"] = {n: v for n, v in found["env"].items() if not n.startswith(("RAY_", "TUNE_"))}
+        seen.append(found)
     assert seen[0] == seen[1]
 
 
