@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -132,7 +133,7 @@ def test_median_decides_quickly_among_ten_thousand_completed_trials() -> None:
         started = time.process_time()
         told.measure(20_000, step, 0.0)
         taken.append(time.process_time() - started)
-    assert min(taken) < 0.02  # about 2 ms of a processor; no step has been seen before
+    assert statistics.median(taken) < 0.02  # about 2 ms of a processor; no step has been seen before
 
 
 # -- asynchronous successive halving -------------------------------------------------------------------
