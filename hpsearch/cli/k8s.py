@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli import shipping
+from hpsearch.cli import options, shipping
 from hpsearch.cli.options import File
-from hpsearch.errors import Interrupted, UsageError
-from hpsearch.ship.choices import Profile, Submitter
+from hpsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from hpsearch.ship.pods import Object
@@ -25,65 +23,37 @@ Output = Annotated[
 
 
 @app.command()
+@options.spread
 def render(
+    *,
     file: File,
     image: shipping.Image,
     name: shipping.JobName = None,
     study: shipping.StudyName = None,
     namespace: shipping.Namespace = "hpsearch",
-    profile: shipping.AfterTheEnd = Profile.SHUTDOWN,
-    submitter: shipping.Submits = Submitter.JOB,
-    kueue: shipping.Kueue = None,
-    kueue_priority: shipping.KueuePriority = None,
-    group: shipping.Groups = None,
-    head_cpus: shipping.HeadCpus = 2.0,
-    head_memory: shipping.HeadMemory = "8Gi",
-    claim: shipping.Volume = "hpsearch-studies",
-    store_secret: shipping.StoreSecret = None,
+    platform: shipping.Platform,
     webhook_secret: shipping.WebhookSecret = None,
-    mlflow_secret: shipping.MlflowSecret = None,
     tracking_uri: shipping.MlflowUri = None,
     deadline: shipping.JobDeadline = None,
-    retries: shipping.Retries = 2,
     output: Output = None,
 ) -> None:
     """Write the RayJob of a sweep, its file and its disruption budget as YAML; nothing is applied."""
     from hpsearch.ship import making, render
 
-    wishes = making.Wishes(
-        image=image,
+    wishes = platform.wishes(
+        image,
         name=name,
         study=study,
         namespace=namespace,
-        profile=profile,
-        submitter=submitter,
-        queue=kueue,
-        queue_priority=kueue_priority,
-        groups=tuple(group or ()),
-        head_cpus=head_cpus,
-        head_memory=head_memory,
-        claim=claim,
-        store_secret=store_secret,
         webhook_secret=webhook_secret,
-        mlflow_secret=mlflow_secret,
         tracking_uri=tracking_uri,
         deadline=deadline,
-        retries=retries,
     )
     objects = render.render(making.job(shipping.valid(file), wishes))
     if output is None:
-        _print(render.dump(objects))
+        options.write_out(render.dump(objects), "the manifests")
     else:
         _write(output, objects)
-
-
-def _print(text: str) -> None:
-    """The text as it is: a pipe takes YAML, to the byte."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        raise Interrupted(f"the manifests could not be written: {error.strerror or error}") from error
 
 
 def _write(directory: Path, objects: list[Object]) -> None:

@@ -21,7 +21,7 @@ from hpsearch.cli.options import File
 from hpsearch.errors import HpsearchError, Interrupted
 from hpsearch.redaction import redact
 from hpsearch.run.signals import heard_signals
-from hpsearch.ship.choices import Overlap, Profile, Submitter
+from hpsearch.ship.choices import Overlap
 
 if TYPE_CHECKING:
     from hpsearch.ship.kuberay import Outcome
@@ -74,7 +74,9 @@ LastWord = Annotated[
 ]
 
 
+@options.spread
 def launch(
+    *,
     file: File,
     job_name: OwnName,
     wait: Wait = False,
@@ -82,20 +84,10 @@ def launch(
     timeout: Timeout = None,
     sweep: shipping.SweepName = None,
     study: shipping.StudyName = None,
-    profile: shipping.AfterTheEnd = Profile.SHUTDOWN,
-    submitter: shipping.Submits = Submitter.JOB,
-    kueue: shipping.Kueue = None,
-    kueue_priority: shipping.KueuePriority = None,
-    group: shipping.Groups = None,
-    head_cpus: shipping.HeadCpus = 2.0,
-    head_memory: shipping.HeadMemory = "8Gi",
-    claim: shipping.Volume = "hpsearch-studies",
-    store_secret: shipping.StoreSecret = None,
+    platform: shipping.Platform,
     webhook_secret: shipping.WebhookSecret = None,
-    mlflow_secret: shipping.MlflowSecret = None,
     tracking_uri: shipping.MlflowUri = None,
     deadline: shipping.JobDeadline = None,
-    retries: shipping.Retries = 2,
     service_account: Account = Path("/var/run/secrets/kubernetes.io/serviceaccount"),
     termination_log: LastWord = Path("/dev/termination-log"),
 ) -> None:
@@ -113,25 +105,13 @@ def launch(
     stop = _Stop()
     with heard_signals(stop), options.console(True, patient=False) as console:
         from hpsearch.ship.launch import Wanted
-        from hpsearch.ship.making import Wishes
 
-        wishes = Wishes(
-            image="",
+        wishes = platform.wishes(
+            None,
             study=study,
-            profile=profile,
-            submitter=submitter,
-            queue=kueue,
-            queue_priority=kueue_priority,
-            groups=tuple(group or ()),
-            head_cpus=head_cpus,
-            head_memory=head_memory,
-            claim=claim,
-            store_secret=store_secret,
             webhook_secret=webhook_secret,
-            mlflow_secret=mlflow_secret,
             tracking_uri=tracking_uri,
             deadline=deadline,
-            retries=retries,
             git_sha=_revision(),
             sweep=sweep,
         )

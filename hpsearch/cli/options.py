@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from hpsearch.errors import UsageError
+from hpsearch.errors import Interrupted, UsageError
 from hpsearch.redaction import redact
 from hpsearch.show import answers
 from hpsearch.show.console import Console
@@ -69,6 +74,46 @@ StartTimeout = Annotated[
     ),
 ]
 TrackingUri = Annotated[str | None, typer.Option("--tracking-uri", help="Where MLflow is.")]
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the fields of each dataclass among its parameters as options, in the parameter's place.
+
+    Several commands share such options; each field is annotated as a parameter of a command is, and has a
+    default. The command itself gets the dataclass.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if inspect.isclass(hint) and is_dataclass(hint)}
+    shown: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if group := groups.get(parameter.name):
+            kinds = get_type_hints(group, include_extras=True)
+            shown += [_option(each.name, each.default, kinds[each.name]) for each in fields(group)]
+        else:
+            shown.append(_option(parameter.name, parameter.default, hints[parameter.name]))
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
+        command(**given)
+
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in shown}
+    return called
+
+
+def _option(name: str, default: object, annotation: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def write_out(text: str, what: str) -> None:
+    """Print a text as it is: a pipe takes it to the byte. Raises Interrupted, naming `what` it was."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        raise Interrupted(f"{what} could not be written: {error.strerror or error}") from error
 
 
 def console(as_json: bool, *, patient: bool = True) -> Console:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpsearch.ship.choices import Overlap
+
+if TYPE_CHECKING:
+    from hpsearch.ship.slurm import Allocation
 
 
 class Target(StrEnum):
@@ -61,7 +65,7 @@ SweepImage = Annotated[
         "--image", metavar="NAME@DIGEST", envvar="HPSEARCH_IMAGE", help="Kubernetes: the image of all pods."
     ),
 ]
-Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Slurm: nodes of a tick.")]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Slurm: nodes of the job.")]
 Cpus = Annotated[int, typer.Option("--cpus", min=1, help="Slurm: CPUs of each node.")]
 Gpus = Annotated[int, typer.Option("--gpus", min=0, help="Slurm: GPUs of each node.")]
 Memory = Annotated[str, typer.Option("--memory", help="Slurm: memory of each node.")]
@@ -74,3 +78,32 @@ Sbatch = Annotated[
     list[str] | None,
     typer.Option("--sbatch", metavar="--KEY=VALUE", help="Slurm: another directive; may be repeated."),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """The options of what a Slurm job gets, for `options.spread`."""
+
+    nodes: Nodes = 1
+    cpus: Cpus = 4
+    gpus: Gpus = 0
+    memory: Memory = "16G"
+    time_limit: TimeLimit = "1-00:00:00"
+    partition: Partition = None
+    account: Account = None
+    sbatch: Sbatch = None
+
+    def allocation(self) -> Allocation:
+        """What is asked of Slurm."""
+        from hpsearch.ship.slurm import Allocation
+
+        return Allocation(
+            self.nodes,
+            self.cpus,
+            self.gpus,
+            self.memory,
+            self.time_limit,
+            self.partition,
+            self.account,
+            tuple(self.sbatch or ()),
+        )

@@ -15,8 +15,8 @@ from hpsearch.cli import options, schedule_targets, shipping
 from hpsearch.cli import schedule_words as words
 from hpsearch.cli.options import HOME, Address, AsJson, File, Local, Place
 from hpsearch.cli.schedule_words import Target
-from hpsearch.errors import Interrupted, UsageError
-from hpsearch.ship.choices import Overlap, Profile, Submitter
+from hpsearch.errors import UsageError
+from hpsearch.ship.choices import Overlap
 
 if TYPE_CHECKING:
     from hpsearch.ship.schedule import File as Written
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+@options.spread
 def schedule(
+    *,
     file: File,
     cron: words.Expression,
     tz: words.Zone,
@@ -43,29 +45,12 @@ def schedule(
     env_file: words.Environment = None,
     delay: words.Delay = 60,
     system: words.System = False,
-    nodes: words.Nodes = 1,
-    cpus: words.Cpus = 4,
-    gpus: words.Gpus = 0,
-    memory: words.Memory = "16G",
-    time_limit: words.TimeLimit = "1-00:00:00",
-    partition: words.Partition = None,
-    account: words.Account = None,
-    sbatch: words.Sbatch = None,
+    machines: words.Machines,
     image: words.SweepImage = None,
     namespace: shipping.Namespace = "hpsearch",
-    profile: shipping.AfterTheEnd = Profile.SHUTDOWN,
-    submitter: shipping.Submits = Submitter.JOB,
-    kueue: shipping.Kueue = None,
-    kueue_priority: shipping.KueuePriority = None,
-    group: shipping.Groups = None,
-    head_cpus: shipping.HeadCpus = 2.0,
-    head_memory: shipping.HeadMemory = "8Gi",
-    claim: shipping.Volume = "hpsearch-studies",
-    store_secret: shipping.StoreSecret = None,
+    platform: shipping.Platform,
     webhook_secret: shipping.WebhookSecret = None,
-    mlflow_secret: shipping.MlflowSecret = None,
     deadline: shipping.JobDeadline = None,
-    retries: shipping.Retries = 2,
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep again and again by itself: print the files that do so; nothing is applied without --apply.
@@ -73,12 +58,12 @@ def schedule(
     Each tick is a new study, named by the schedule and its time; started again, it goes on.
     """
     from hpsearch.ship import cron as crons
-    from hpsearch.ship import making, slurm, tick
+    from hpsearch.ship import tick
     from hpsearch.ship.schedule import Schedule
 
     expression, zone = crons.parse(cron), tick.time_zone(tz)
     if due:
-        _write_out(f"{crons.due(expression, zone, datetime.now(UTC)):%Y%m%dT%H%M%SZ}\n")
+        options.write_out(f"{crons.due(expression, zone, datetime.now(UTC)):%Y%m%dT%H%M%SZ}\n", "the time")
         return
     if target is None:
         raise UsageError("--as is missing", hint=f"what keeps the time: --as {'|'.join(Target)}")
@@ -96,29 +81,17 @@ def schedule(
         delay=delay,
         options=_run_options(local, address, tracking_uri, webhook_env),
     )
-    wishes = making.Wishes(
-        image=image or "",
+    wishes = platform.wishes(
+        image,
         namespace=namespace,
-        profile=profile,
-        submitter=submitter,
-        queue=kueue,
-        queue_priority=kueue_priority,
-        groups=tuple(group or ()),
-        head_cpus=head_cpus,
-        head_memory=head_memory,
-        claim=claim,
-        store_secret=store_secret,
         webhook_secret=webhook_secret,
-        mlflow_secret=mlflow_secret,
         tracking_uri=tracking_uri,
         deadline=deadline,
-        retries=retries,
-    )
-    nodes_wanted = slurm.Allocation(
-        nodes, cpus, gpus, memory, time_limit, partition, account, tuple(sbatch or ())
     )
     place = (output or Path.cwd()).absolute()
-    rendered = schedule_targets.rendered(target, made, spec, wishes, nodes_wanted, place, user=not system)
+    rendered = schedule_targets.rendered(
+        target, made, spec, wishes, machines.allocation(), place, user=not system
+    )
     _tell(target, made, rendered, output, apply=apply, as_json=as_json)
 
 
@@ -147,7 +120,7 @@ def _tell(
             for file in rendered.files:
                 schedule_apply.write(output, file)
         elif not as_json:
-            _write_out(_shown(rendered.files))
+            options.write_out(_shown(rendered.files), "the schedule")
         said = rendered.apply() if apply else []
         if as_json:
             console.json(_answer(target, made, rendered, [*notes], times, said))
@@ -213,12 +186,3 @@ def _program() -> tuple[str, ...]:
     """The words that start this hpsearch, whatever PATH there is."""
     beside = Path(sys.executable).with_name("hpsearch")
     return (str(beside),) if beside.is_file() else (sys.executable, "-m", "hpsearch")
-
-
-def _write_out(text: str) -> None:
-    """The text as it is: a pipe takes it to the byte."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        raise Interrupted(f"the schedule could not be written: {error.strerror or error}") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from hpsearch.errors import SpecError
 from hpsearch.ship.choices import Profile, Submitter
 
 if TYPE_CHECKING:
+    from hpsearch.ship.making import Wishes
     from hpsearch.spec.model import Spec
 
 Image = Annotated[
@@ -85,6 +87,43 @@ JobDeadline = Annotated[
     ),
 ]
 Retries = Annotated[int, typer.Option("--retries", min=0, max=100, help="New clusters after a failure.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The options of how a sweep runs on Kubernetes, for `options.spread`."""
+
+    profile: AfterTheEnd = Profile.SHUTDOWN
+    submitter: Submits = Submitter.JOB
+    kueue: Kueue = None
+    kueue_priority: KueuePriority = None
+    group: Groups = None
+    head_cpus: HeadCpus = 2.0
+    head_memory: HeadMemory = "8Gi"
+    claim: Volume = "hpsearch-studies"
+    store_secret: StoreSecret = None
+    mlflow_secret: MlflowSecret = None
+    retries: Retries = 2
+
+    def wishes(self, image: str | None, **more: Any) -> Wishes:
+        """What is asked for, with what only one command asks."""
+        from hpsearch.ship.making import Wishes
+
+        return Wishes(
+            image=image or "",
+            profile=self.profile,
+            submitter=self.submitter,
+            queue=self.kueue,
+            queue_priority=self.kueue_priority,
+            groups=tuple(self.group or ()),
+            head_cpus=self.head_cpus,
+            head_memory=self.head_memory,
+            claim=self.claim,
+            store_secret=self.store_secret,
+            mlflow_secret=self.mlflow_secret,
+            retries=self.retries,
+            **more,
+        )
 
 
 def valid(file: Path) -> Spec:

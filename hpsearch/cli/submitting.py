@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +14,17 @@ from hpsearch.cli import schedule_words as slurm_words
 from hpsearch.cli import submit_words as words
 from hpsearch.cli.interrupting import interruptible
 from hpsearch.cli.options import HOME, AsJson, Deadline, Local, Place, StartTimeout, TrackingUri
-from hpsearch.errors import Interrupted, UsageError
+from hpsearch.errors import UsageError
 from hpsearch.redaction import redact
-from hpsearch.ship.choices import Profile, Submitter, Target
+from hpsearch.ship.choices import Target
 
 if TYPE_CHECKING:
     from hpsearch.show.console import Console
 
 
+@options.spread
 def submit(
+    *,
     sweep: words.Words = None,
     to: words.To = None,
     address: words.DashboardAddress = None,
@@ -41,28 +42,11 @@ def submit(
     deadline: Deadline = None,
     start_timeout: StartTimeout = None,
     env_file: words.EnvFile = None,
-    nodes: slurm_words.Nodes = 1,
-    cpus: slurm_words.Cpus = 4,
-    gpus: slurm_words.Gpus = 0,
-    memory: slurm_words.Memory = "16G",
-    time_limit: slurm_words.TimeLimit = "1-00:00:00",
-    partition: slurm_words.Partition = None,
-    account: slurm_words.Account = None,
-    sbatch: slurm_words.Sbatch = None,
+    machines: slurm_words.Machines,
     image: words.Image = None,
     context: words.Context = None,
     namespace: words.KubeNamespace = None,
-    profile: shipping.AfterTheEnd = Profile.SHUTDOWN,
-    submitter: shipping.Submits = Submitter.JOB,
-    kueue: shipping.Kueue = None,
-    kueue_priority: shipping.KueuePriority = None,
-    group: shipping.Groups = None,
-    head_cpus: shipping.HeadCpus = 2.0,
-    head_memory: shipping.HeadMemory = "8Gi",
-    claim: shipping.Volume = "hpsearch-studies",
-    store_secret: shipping.StoreSecret = None,
-    mlflow_secret: shipping.MlflowSecret = None,
-    retries: shipping.Retries = 2,
+    platform: shipping.Platform,
     as_json: AsJson = False,
 ) -> None:
     """Hand a sweep to a Ray cluster, Kubernetes, Slurm or the background of this machine, once.
@@ -93,18 +77,18 @@ def submit(
                 Target.LOCAL: {"--local": local},
                 Target.SLURM: {
                     "--env-file": env_file,
-                    "--partition": partition,
-                    "--account": account,
-                    "--sbatch": sbatch,
+                    "--partition": machines.partition,
+                    "--account": machines.account,
+                    "--sbatch": machines.sbatch,
                 },
                 Target.KUBERAY: {
                     "--context": context,
                     "--namespace": namespace,
-                    "--kueue": kueue,
-                    "--kueue-priority": kueue_priority,
-                    "--group": group,
-                    "--store-secret": store_secret,
-                    "--mlflow-secret": mlflow_secret,
+                    "--kueue": platform.kueue,
+                    "--kueue-priority": platform.kueue_priority,
+                    "--group": platform.group,
+                    "--store-secret": platform.store_secret,
+                    "--mlflow-secret": platform.mlflow_secret,
                 },
             },
         )
@@ -119,33 +103,12 @@ def submit(
                         asked, console, address, cluster_home, working_dir, write, insecure=insecure
                     )
                 case Target.KUBERAY:
-                    from hpsearch.ship.making import Wishes
-
-                    wishes = Wishes(
-                        image=image or "",
-                        namespace=namespace or "",
-                        profile=profile,
-                        submitter=submitter,
-                        queue=kueue,
-                        queue_priority=kueue_priority,
-                        groups=tuple(group or ()),
-                        head_cpus=head_cpus,
-                        head_memory=head_memory,
-                        claim=claim,
-                        store_secret=store_secret,
-                        mlflow_secret=mlflow_secret,
-                        tracking_uri=tracking_uri,
-                        deadline=deadline,
-                        retries=retries,
+                    wishes = platform.wishes(
+                        image, namespace=namespace or "", tracking_uri=tracking_uri, deadline=deadline
                     )
                     done = submit_targets.to_kuberay(asked, console, wishes, context)
                 case Target.SLURM:
-                    from hpsearch.ship.slurm import Allocation
-
-                    wanted = Allocation(
-                        nodes, cpus, gpus, memory, time_limit, partition, account, tuple(sbatch or ())
-                    )
-                    done = submit_targets.to_slurm(asked, console, wanted, env_file)
+                    done = submit_targets.to_slurm(asked, console, machines.allocation(), env_file)
                 case Target.LOCAL:
                     done = submit_targets.to_local(asked, console, write, without_ray=local)
         _tell(console, done, write, dry_run=dry_run, as_json=as_json)
@@ -168,7 +131,7 @@ def _tell(
     if as_json:
         console.json(done.answer)
     elif dry_run:
-        _print(done.said)
+        options.write_out(done.said if done.said.endswith("\n") else f"{done.said}\n", "it")
     else:
         console.told(done.said)
 
@@ -248,12 +211,3 @@ def _as_submitter(
         write.close()
     code = "" if ended.exit_code is None else f", exit code {ended.exit_code}"
     console.note(f"job {name} ended: {ended.status}{code}")
-
-
-def _print(text: str) -> None:
-    """The text as it is: a pipe takes YAML, to the byte."""
-    try:
-        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
-        sys.stdout.flush()
-    except OSError as error:
-        raise Interrupted(f"it could not be written: {error.strerror or error}") from error
