@@ -236,6 +236,7 @@ class Handler(BaseHTTPRequestHandler):
                 marked, version = now, {"resourceVersion": str(self.server.store.version)}
                 mark = {"kind": kind.name, "apiVersion": kind.api_version, "metadata": version}
                 self._chunk({"type": "BOOKMARK", "object": mark})
+                self.server.mark(version["resourceVersion"])
             if now - began >= limit:
                 return
         raise Lost  # all watches were cut

@@ -65,6 +65,7 @@ class Api(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.store = Store(check)
         self.requests: list[Request] = []
+        self.marks: list[str] = []  # the versions of bookmarks
         self.heard = threading.Condition()
         self.faults: list[Fault] = []
         self.errors: list[str] = []
@@ -104,6 +105,18 @@ class Api(ThreadingHTTPServer):
         with self.heard:
             came = self.heard.wait_for(lambda: len(self.asked(method, path)) >= times, within)
         assert came, f"{len(self.asked(method, path))} of {times} times {method} {path} in {within} s"
+
+    def mark(self, version: str) -> None:
+        """A bookmark was told."""
+        with self.heard:
+            self.marks.append(version)
+            self.heard.notify_all()
+
+    def wait_for_mark(self, version: str, within: float = 60.0) -> None:
+        """Wait until one more bookmark of a version was told."""
+        with self.heard:
+            before = self.marks.count(version)
+            assert self.heard.wait_for(lambda: self.marks.count(version) > before, within), version
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         # In the thread of the connection: a slow handshake holds up nobody else.

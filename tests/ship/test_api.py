@@ -312,7 +312,8 @@ def test_a_bookmark_keeps_a_quiet_watch_from_starting_anew(one: World) -> None:
     version = str(one.store.version)
     one.api.faults.append(Fault("GET", f"watch=true&resourceVersion={version}", do=lambda: relabel(one, "2")))
     while not one.api.asked("GET", f"watch=true&resourceVersion={version}"):
-        # Each cut lets it come again, with the version of the newest bookmark.
+        # Each cut lets it come again, with the version of the newest bookmark; one before that is fruitless.
+        one.api.wait_for_mark(version)
         watches = len(one.api.asked("GET", "watch=true"))
         one.store.cut()
         one.api.wait_for("GET", "watch=true", watches + 1)
