@@ -74,7 +74,7 @@ def stop(number, frame):
 signal.signal(signal.SIGTERM, stop)
 with open(os.environ["ASKED"], "a") as asked:
     asked.write(f"driver {{' '.join(words)}} {{os.environ.get('SECRET_OF_FILE')}}\\n")
-while open(os.environ["ASKED"]).read().count("ray start") < int(os.environ["RAYS"]):
+while open(os.environ["ASKED"]).read().count("\\nray start") < int(os.environ["RAYS"]):
     time.sleep(0.01)
 said, code = os.environ["BEHAVES"].split()
 if said == "nothing":
