@@ -44,7 +44,7 @@ class Desk:
         self._attempts: dict[str, tuple[int, int]] = {}
         self._added: set[str] = set()
         self._parting: set[str] = set()
-        self._preempted: set[str] = set()
+        self._preempted: dict[str, str] = {}  # and why
         self._deadline = Deadline(search)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Desk:
         if self.search.trials[number].ending is not None:
             return False
         if result.get("parted"):
-            self._preempted.add(trial.trial_id)
+            self._preempted[trial.trial_id] = result.get("why") or "its worker was preempted"
             return goes_on
         if not goes_on:
             return self._part(trial, bool(result.get("lost")))
@@ -131,11 +131,10 @@ class Desk:
         """An actor is gone and Tune starts another: a config with the next attempt, or with nothing to do."""
         number, attempt = self._attempts[trial_id]
         reason, cause = "its worker was lost", Cause.CRASHED
-        if trial_id in self._preempted:
-            reason, cause = "its worker was preempted", Cause.PREEMPTED
+        if why := self._preempted.pop(trial_id, ""):
+            reason, cause = why, Cause.PREEMPTED
         elif node_lost:
             reason, cause = "its node was lost", Cause.PREEMPTED
-        self._preempted.discard(trial_id)
         launch = self.search.lost(number, attempt, reason, now(), cause)
         if launch is None:
             return NOTHING

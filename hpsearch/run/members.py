@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray.util.placement_group import placement_group_table
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from hpsearch.run import nodes
 from hpsearch.run.place import Place
 from hpsearch.run.ranks import Whereabouts
 from hpsearch.run.team import MemberLost, Team
 from hpsearch.study.trial import Cause, Launch
 
-# A worker starts in seconds; where its node was lost Ray looks for another one first (seconds).
-COMING = 120.0
+# A worker starts in seconds, on a busy machine in many; between two looks whether its node is still there.
+COMING, LOOK = 120.0, 5.0  # seconds
 # How long a worker may take to end a process, beyond the grace that the process has (seconds).
 ENDING = 15.0
+NODE_LOST = "its node was lost"
 STEP = 0.25  # seconds, after which a worker hears that its process is to end
 
 
@@ -72,6 +76,7 @@ class Worker:
     """One seat as a trial's first process knows it; it ends with the actor that made it."""
 
     def __init__(self, group: Any, rank: int) -> None:
+        self._group = group
         bundle = group.bundle_specs[rank]
         there = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
         self._seat = ray.remote(Seat).options(
@@ -87,7 +92,14 @@ class Worker:
 
     def where(self) -> Whereabouts:
         """Where it runs, once it does."""
-        found: Whereabouts = self._got(self._seat.where.remote(), COMING)
+        coming, until = self._seat.where.remote(), time.monotonic() + COMING
+        while not ray.wait([coming], timeout=LOOK)[0]:
+            # Ray looks for another node then, for as long as that takes, and the others would hold theirs.
+            if placement_group_table(self._group).get("state") != "CREATED":
+                raise MemberLost(NODE_LOST, Cause.PREEMPTED)
+            if time.monotonic() > until:
+                raise MemberLost(f"its worker did not start within {COMING:g} s")
+        found: Whereabouts = self._got(coming, 0)
         self._node = found.node
         return found
 
@@ -105,6 +117,10 @@ class Worker:
         step, self._step = self._step, None
         found: Mapping[str, Any] = self._got(step, 0)
         return found
+
+    def is_cut_off(self) -> bool:
+        """Whether its node is lost, of which Ray itself may not know yet."""
+        return self._node is not None and nodes.is_lost(self._node)
 
     def part(self) -> None:
         """Ask the process to end, within its grace."""
@@ -135,11 +151,6 @@ class Worker:
         except ray.exceptions.GetTimeoutError as error:
             raise MemberLost(f"its worker did not answer within {seconds:g} s") from error
         except ray.exceptions.RayActorError as error:
-            if self._node_lost():
-                raise MemberLost("its node was lost", Cause.PREEMPTED) from error
+            if self.is_cut_off():
+                raise MemberLost(NODE_LOST, Cause.PREEMPTED) from error
             raise MemberLost("its worker was lost") from error
-
-    def _node_lost(self) -> bool:
-        return self._node is not None and not any(
-            each["NodeID"] == self._node and each["Alive"] for each in ray.nodes()
-        )

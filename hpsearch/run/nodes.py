@@ -15,6 +15,7 @@ import ray
 
 from hpsearch.errors import UsageError
 from hpsearch.run import sight
+from hpsearch.run.lookout import answers
 from hpsearch.spec.model import Resources
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,12 @@ STATUS, NEWER = b"__autoscaling_status", (b"__autoscaler_v2_enabled", b"__autosc
 def alive() -> list[dict[str, Any]]:
     """The nodes that live, as Ray tells of them."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def is_lost(node: str) -> bool:
+    """Whether a node is gone: Ray may hear of a dead worker before it misses the worker's node."""
+    there = next((each for each in alive() if each["NodeID"] == node), None)
+    return there is None or not answers(there["NodeManagerAddress"], there["NodeManagerPort"])
 
 
 def largest(name: str) -> float:
@@ -54,7 +61,8 @@ def preflight(resources: Resources, parallel: int, *, joined: bool, patient: boo
                 f"{lack}, and this cluster does not grow by itself",
                 hint="lower hpsearch.resources, or say with --start-timeout how long to wait for a node",
             )
-        if lack := lacking(resources):
+        # What others hold may be free in a moment: whoever watches over the study says it when it lasts.
+        if lack := _missing(resources):
             log.warning("%s", lack)
         return parallel
     if lack:
@@ -101,14 +109,32 @@ def may_grow(environment: Mapping[str, str] = os.environ) -> bool:
     return sight.tells_of_growth(gcs.internal_kv_get(STATUS, None))
 
 
+def awaited(resources: Resources) -> str | None:
+    """What the first trial of this driver waits for, nothing if it can start; None once it has its place.
+
+    It is a worker's start that takes long then, while the trial itself holds what it asks for.
+    """
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    # Tune makes an actor where its place is reserved.
+    return None if ray._private.state.actors(job_id=job) else lacking(resources)
+
+
 def lacking(resources: Resources) -> str:
     """What a trial waits for that no node has, or that others hold; nothing if it can start."""
+    if missing := _missing(resources):
+        return missing
     free = ray.available_resources()
+    for name, amount in asked(resources).items():
+        if (together := amount * resources.workers) > free.get(name, 0.0):
+            return f"no trial has started: one asks for {together:g} {name}, {free.get(name, 0):g} are free"
+    return ""
+
+
+def _missing(resources: Resources) -> str:
+    """What a trial waits for that no node has."""
     for name, amount in asked(resources).items():
         there = largest(name)
         if amount > there:
             exist = f"{there:g} exist" + (" on the largest node" if there else "")
             return f"waiting for {amount:g} {name}, {exist}: no trial starts until a node has them"
-        if (together := amount * resources.workers) > free.get(name, 0.0):
-            return f"no trial has started: one asks for {together:g} {name}, {free.get(name, 0):g} are free"
     return ""

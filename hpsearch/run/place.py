@@ -76,7 +76,9 @@ class Place:
                     # This node came later than the others were asked. Made here, it would be nobody else's.
                     self._trouble = f"its node does not see {launch.context.directory.parents[1]}"
                     return
-                self._slot.start(landed(launch, os.environ.get(VARIABLE)))
+                # Of several processes each finds in a place of its own what was sent to it.
+                several = isinstance(self._slot, Team)
+                self._slot.start(launch if several else landed(launch, os.environ.get(VARIABLE)))
             except MemberLost as lost:
                 self._trouble, self._cause = f"its processes could not be started: {lost}", lost.cause
             except Exception as error:  # a process boundary; nobody hears what this raises
@@ -95,7 +97,7 @@ class Place:
         lines, self._lines = self._lines, []
         result: Result = {"lines": lines, "lost": None, "cause": str(Cause.CRASHED), "by": self._by}
         if self._trouble:
-            return result | {"lost": self._trouble, "cause": str(self._cause)}
+            return self._told(result, self._trouble, self._cause)
         if self._slot is None:
             time.sleep(self._every)
         elif self._asked_to_part or (self._leads and self._noticed):
@@ -104,8 +106,14 @@ class Place:
         else:
             heard = self._slot.poll(self._every)
             lines += heard.lines
-            result |= {"lost": heard.lost, "cause": str(heard.cause), "leaving": self._noticed}
+            return self._told(result | {"leaving": self._noticed}, heard.lost, heard.cause)
         return result
+
+    def _told(self, result: Result, lost: str | None, cause: Cause) -> Result:
+        """A result that tells of a loss; of that of another's node as of a notice, as this place goes too."""
+        if lost and self._broken:
+            return result | {"parted": True, "why": lost}
+        return result | {"lost": lost, "cause": str(cause)}
 
     def part(self) -> None:
         """Let the trial keep its state and end, with the next step: it goes on in the study's next life."""
@@ -143,7 +151,12 @@ class Place:
     @property
     def leaving(self) -> bool:
         """Whether a notice was heard and the trial has ended: nothing more may start here."""
-        return self._noticed and not (self._slot is not None and self._slot.busy)
+        return (self._noticed or self._broken) and not (self._slot is not None and self._slot.busy)
+
+    @property
+    def _broken(self) -> bool:
+        """Whether a node of this trial's other processes is gone: Ray must look for a place for all anew."""
+        return isinstance(self._slot, Team) and self._slot.broken
 
     def _watch(self) -> None:
         """End the trial when no driver has asked for long: this node may be cut off from it."""

@@ -7,12 +7,14 @@ When any of them is lost, all are ended and the attempt is lost, because those l
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hpsearch.run.parcel import VARIABLE, landed
 from hpsearch.run.process import Heard, Slot
 from hpsearch.run.ranks import Whereabouts, launches, reserved_port
 from hpsearch.run.wire import decode, encode, is_ending
@@ -37,7 +39,7 @@ class MemberLost(Exception):
 
 
 class Member(Protocol):
-    """A worker for another process of a trial; all but `where` and `gone` return at once."""
+    """A worker for another process of a trial; `where`, `gone` and `is_cut_off` may take seconds."""
 
     def where(self) -> Whereabouts:
         """Where it runs, once it does; raises MemberLost if it does not."""
@@ -49,6 +51,10 @@ class Member(Protocol):
 
     def hear(self) -> Mapping[str, Any] | None:
         """What a Place said since the last time, None for nothing; raises MemberLost."""
+        ...
+
+    def is_cut_off(self) -> bool:
+        """Whether its node is lost, also where nothing has said so yet."""
         ...
 
     def part(self) -> None:
@@ -94,12 +100,16 @@ class Team:
         self._members: dict[int, Member] = {rank: recruit(rank) for rank in range(1, size)}
         self._missing: set[int] = set()
         self._troubles: dict[int, Trouble] = {}
+        # Whether a node of the others is lost or going: this place has seen its last trial, because Ray might
+        # look long for another node, and the others would hold theirs meanwhile.
+        self.broken = False
         self._held = contextlib.ExitStack()
         self._own = slot()
 
     def start(self, launch: Launch) -> None:
         """Start the processes of a launch; raises MemberLost where a worker for one does not come."""
         self.kill()
+        self.broken = False
         for rank in self._missing:
             self._members[rank] = self._recruit(rank)
         self._missing.clear()
@@ -109,12 +119,13 @@ class Team:
                 places.append(member.where())
             except MemberLost as lost:
                 self._missing.add(rank)
+                self.broken = lost.cause is Cause.PREEMPTED
                 raise MemberLost(f"rank {rank}: {lost}", lost.cause) from lost
         port = self._held.enter_context(reserved_port())
         first, *others = launches(launch, places, port)
         for member, other in zip(self._members.values(), others, strict=True):
             member.start(other)
-        self._own.start(first)
+        self._own.start(landed(first, os.environ.get(VARIABLE)))
 
     def poll(self, timeout: float) -> Heard:
         """What the first process reports; lost where any of them is."""
@@ -188,11 +199,24 @@ class Team:
             elif trouble := _trouble(rank, heard):
                 self._troubles[rank] = trouble
 
+    @property
+    def _leaving(self) -> list[Trouble]:
+        return [each for each in self._troubles.values() if each.cause is Cause.PREEMPTED]
+
+    def _look_after_nodes(self) -> None:
+        """Note which nodes are lost, where all that is known is that processes lost each other."""
+        if all(each.is_cut for each in self._troubles.values()):
+            for rank, member in self._members.items():
+                if member.is_cut_off():
+                    self._missing.add(rank)
+                    self._troubles[rank] = Trouble(rank, "its node was lost", Cause.PREEMPTED)
+
     def _judged(self, heard: Heard, own: Trouble | None) -> Heard:
         """The end of an attempt in which a process failed: by the first reason, once all said theirs."""
-        leaving = [each for each in self._troubles.values() if each.cause is Cause.PREEMPTED]
+        leaving = self._leaving
         if own is None and leaving:
             # The others may still live for it: then it can keep its state.
+            self.broken = True
             lines = heard.lines + self.part()
             return Heard(_unended(lines), f"rank {leaving[0].rank}: {leaving[0].reason}", Cause.PREEMPTED)
         until = time.monotonic() + SETTLING
@@ -206,6 +230,9 @@ class Team:
             while all(each.is_cut for each in self._troubles.values()) and time.monotonic() < until:
                 time.sleep(LOOK / 5)
                 self._listen()
+            if own.is_cut:
+                self._look_after_nodes()
+        self.broken = bool(self._leaving)
         first = min([*filter(None, [own]), *self._troubles.values()], key=lambda each: each.order)
         self.kill()
         return _told(heard, first)

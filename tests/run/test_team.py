@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpsearch.run import ranks, team
+from hpsearch.run.parcel import VARIABLE
+from hpsearch.run.place import Place
 from hpsearch.run.process import Heard
 from hpsearch.run.ranks import Whereabouts, environment, interface_to, launches, reserved_port
 from hpsearch.run.team import MemberLost, Team
@@ -61,9 +65,12 @@ class First:
 class Other:
     """A worker for another process, which says what it is told to."""
 
-    def __init__(self, *said: Mapping[str, Any] | MemberLost, leaves: bool = True) -> None:
+    def __init__(
+        self, *said: Mapping[str, Any] | MemberLost, leaves: bool = True, cut_off: bool = False
+    ) -> None:
         self.said = list(said)
         self.leaves = leaves
+        self.cut_off = cut_off
         self.done: list[str] = []
 
     def where(self) -> Whereabouts:
@@ -73,12 +80,16 @@ class Other:
 
     def start(self, launch: Launch) -> None:
         self.done.append("start")
+        self.launch = launch
 
     def hear(self) -> Mapping[str, Any] | None:
         said = self.said.pop(0) if self.said else None
         if isinstance(said, MemberLost):
             raise said
         return said
+
+    def is_cut_off(self) -> bool:
+        return self.cut_off
 
     def part(self) -> None:
         self.done.append("part")
@@ -129,6 +140,59 @@ def test_where_nobody_knows_why_they_parted_the_attempt_is_lost(launch: Launch) 
     heard, ending = verdict(launch, First(failed(CUT)), Other(news(ended(State.FAILED, CUT))))
     assert heard.lost == f"its processes lost each other; rank 0: {CUT}"
     assert ending is None
+
+
+def test_where_a_node_is_lost_before_anybody_says_so_that_is_why_they_parted(launch: Launch) -> None:
+    heard, _ = verdict(launch, First(failed(CUT)), Other(), Other(cut_off=True))
+    assert (heard.lost, heard.cause) == ("rank 2: its node was lost", Cause.PREEMPTED)
+
+
+NODE_LOST = MemberLost("its node was lost", Cause.PREEMPTED)
+
+
+@pytest.mark.parametrize("when", ["while it trains", "before it starts"])
+def test_a_place_of_which_a_node_is_lost_runs_no_other_trial_since_ray_must_look_for_all_of_it_anew(
+    when: str, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch.context.directory.parents[1].mkdir(parents=True, exist_ok=True)
+    other = Other(NODE_LOST)
+    if when == "before it starts":
+        monkeypatch.setattr(other, "where", other.hear)
+    first = First(*[Heard([])] * 3)
+    place = Place(slot=lambda: Team(2, HERE, lambda rank: other, lambda: first))  # type: ignore[arg-type,return-value]
+    place.relaunch({"launch": json.dumps(launch.to_json()), "by": [0, 1, 1]})
+    result = place.step()
+    assert result["parted"]
+    assert not result["lost"], "it would be started again here"
+    assert "rank 1: its node was lost" in result["why"]
+    first.heard.clear()
+    assert place.leaving
+
+
+def test_a_place_whose_worker_was_killed_runs_the_next_attempt(launch: Launch) -> None:
+    launch.context.directory.parents[1].mkdir(parents=True, exist_ok=True)
+    others = [Other(MemberLost("its worker was lost")), Other()]
+    first = First(*[Heard([])] * 3)
+    place = Place(slot=lambda: Team(2, HERE, lambda rank: others.pop(0), lambda: first))  # type: ignore[arg-type,return-value]
+    config = {"launch": json.dumps(launch.to_json()), "by": [0, 1, 1]}
+    place.relaunch(config)
+    assert place.step()["lost"] == "rank 1: its worker was lost"
+    assert not place.leaving
+    place.relaunch(config)
+    assert others == []
+
+
+def test_each_process_finds_the_code_that_was_sent_in_a_place_of_its_own(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch.context.directory.parents[1].mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv(VARIABLE, json.dumps({"/job": "0"}))
+    first, other = First(), Other()
+    place = Place(slot=lambda: Team(2, HERE, lambda rank: other, lambda: first))  # type: ignore[arg-type,return-value]
+    place.relaunch({"launch": json.dumps(replace(launch, python_path=("/job",)).to_json())})
+    assert first.launch
+    assert first.launch.python_path == (str(Path.cwd() / "0"),)
+    assert other.launch.python_path == ("/job",), "whoever gets it looks in its own working directory"
 
 
 def test_an_error_of_the_trainer_fails_the_trial_and_names_its_rank_unless_it_is_the_firsts(
