@@ -64,6 +64,8 @@ SHUTDOWN = 6.0
 GOES_ON = "`hpsearch resume` goes on"
 # What happens to nodes Ray would print on standard output, which belongs to answers; it is told by us.
 ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: log.debug("Ray says: %s", data["lines"])
+# Read by ray.init in a job of the Jobs API.
+OVERRIDE = "RAY_OVERRIDE_JOB_RUNTIME_ENV"
 # How Ray begins to say that it will not join a Ray of another version, or of another Python.
 OTHER_VERSION = "Version mismatch"
 
@@ -108,8 +110,8 @@ def _follow(
     desk = Desk(search)
     scheduler = tuning.Scheduler(desk)
     lookout = Lookout(_vital(address))
-    lack = partial(nodes.lacking, resources)
-    vigil = Vigil(desk, lookout, lack, scheduler.hurry, cleanup, start_timeout)
+    awaited = partial(nodes.awaited, resources)
+    vigil = Vigil(desk, lookout, awaited, scheduler.hurry, cleanup, start_timeout)
     with contextlib.closing(lookout), heard_signals(desk.stop):
         try:
             tuner = tuning.tuner(desk, scheduler, nodes.asked(resources), slots, directory)
@@ -134,7 +136,7 @@ def _ray(
         "object_store_memory": place.object_store_size,
     }
     try:
-        with _private_files(), _joining(address) if address else _apart(place.mark):
+        with _private_files(), _first(), _joining(address) if address else _apart(place.mark):
             ray.init(
                 address=address or "local",
                 log_to_driver=False,
@@ -183,6 +185,23 @@ def _private_files() -> Iterator[None]:
         yield
     finally:
         os.umask(earlier)
+
+
+@contextlib.contextmanager
+def _first() -> Iterator[None]:
+    """Within it, what this driver says of its workers' environment goes before what its job says.
+
+    A job of the Jobs API mostly has a working directory of its own, and Ray refuses to have two.
+    """
+    earlier = os.environ.get(OVERRIDE)
+    os.environ[OVERRIDE] = "1"
+    try:
+        yield
+    finally:
+        if earlier is None:
+            del os.environ[OVERRIDE]
+        else:
+            os.environ[OVERRIDE] = earlier
 
 
 @contextlib.contextmanager

@@ -24,28 +24,31 @@ log = logging.getLogger(__name__)
 class Vigil:
     """Looks, and says whether the loop is still to be waited for.
 
-    `lacking` says what trials wait for, `hurry` tells the loop to end, `cleanup` is how long actors have to,
-    and `start_timeout` how long it may take until a first trial has a place, None: for ever (seconds).
+    `awaited` says what the first trial waits for, None once it has a place; `hurry` tells the loop to end,
+    `cleanup` is how long actors have to, and `start_timeout` how long it may take until a first trial has a
+    place, None: for ever (seconds).
     """
 
     def __init__(
         self,
         desk: Desk,
         lookout: Lookout,
-        lacking: Callable[[], str],
+        awaited: Callable[[], str | None],
         hurry: Callable[[], None],
         cleanup: float,
         start_timeout: float | None = None,
     ) -> None:
         self._desk = desk
         self._lookout = lookout
-        self._lacking = lacking
+        self._awaited = awaited
         self._hurry = hurry
         self._cleanup = cleanup
         self._hurried: float | None = None
         self._start_timeout, self._began = start_timeout, time.monotonic()
         self._mention = self._began + min(REMINDER, (start_timeout or REMINDER) / 2)
-        self._lack = ""
+        self._asking: threading.Thread | None = None
+        self._has_place = False
+        self._late: str | None = None  # what was still waited for at the end of that time
 
     def look(self) -> bool:
         """False when the loop should have ended. Raises Interrupted when what it depends on is dead."""
@@ -57,7 +60,7 @@ class Vigil:
                 hint="`hpsearch resume` goes on, once there is a Ray",
             )
         if self._desk.stopped is None:
-            if not self._desk.placed:
+            if not (self._has_place or self._desk.placed):
                 self._await_start(now)
             return True
         if self._hurried is None and now - max(self._desk.heard, self._desk.stopped) > QUIET:
@@ -66,15 +69,20 @@ class Vigil:
         return self._hurried is None or now - self._hurried < self._cleanup + LATE
 
     def _await_start(self, now: float) -> None:
-        if now > self._mention:
+        late = self._start_timeout is not None and now - self._began > self._start_timeout
+        if self._late is not None:
+            self._desk.expire(f"no trial started within {self._start_timeout:g} s{self._late}")
+        elif (late or now > self._mention) and not (self._asking and self._asking.is_alive()):
             self._mention = now + REMINDER
             # On a thread of its own, because it asks Ray.
-            threading.Thread(target=self._say_what_lacks, name="lack", daemon=True).start()
-        if self._start_timeout is not None and now - self._began > self._start_timeout:
-            why = f": {self._lack}" if self._lack else ""
-            self._desk.expire(f"no trial started within {self._start_timeout:g} s{why}")
+            self._asking = threading.Thread(target=self._ask, args=(late,), name="lack", daemon=True)
+            self._asking.start()
 
-    def _say_what_lacks(self) -> None:
-        if lack := self._lacking():
-            self._lack = lack
+    def _ask(self, late: bool) -> None:
+        lack = self._awaited()
+        if lack is None or self._desk.placed:
+            self._has_place = True
+        elif late:
+            self._late = f": {lack}" if lack else ""
+        elif lack:
             log.warning("%s", lack)
