@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from hpsearch.run.local import now
 from hpsearch.run.signals import heard, heard_signals
 from hpsearch.spec.model import Problem, Spec
 from hpsearch.spec.reading import read
+from hpsearch.study import storage
 from hpsearch.study.birth import check_name, git_sha, versions
 from hpsearch.study.history import History
 from hpsearch.study.home import Home
@@ -48,6 +50,7 @@ SIGNALLED_DELIVERY = 17.0
 PACKAGES = "working_dir_files"
 # Between two flushes to MLflow (seconds); each costs a request per running trial.
 FLUSH = 2.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ class Options:
     `strict`: warnings about the file are errors. `store`: the address of a database, else files in `home`.
     `fork`: the name of a new study, which knows the trials of `study` that are true for it.
     `tags`: what the runs of a new study say beside. `deadline`: after which this driver ends, and
-    `start_timeout`: until a first trial has a place on a cluster (seconds); None: for ever.
+    `start_timeout`: until a first trial has a place on a cluster (seconds); None: for ever. `storage`: the
+    path or URL below which a new study's trials keep their files, None: its own directory.
     """
 
     home: Path
@@ -72,6 +76,7 @@ class Options:
     tags: Mapping[str, str] = field(default_factory=dict)
     deadline: float | None = None
     start_timeout: float | None = None
+    storage: str | None = None
 
     @property
     def studies(self) -> Home:
@@ -127,9 +132,10 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
     check_name(name)
     # Absolute, so that a resume from elsewhere finds the trainer beside the file.
     spec = replace(spec, source=str(file.absolute()))
+    uid = uuid.uuid4().hex
     study = Study(
         name=name,
-        uid=uuid.uuid4().hex,
+        uid=uid,
         created=now(),
         spec=spec,
         directory=(options.home / name).absolute(),
@@ -137,7 +143,10 @@ def run(file: Path, options: Options, watcher: Watcher) -> Result:
         versions=versions(),
         started_in=str(Path.cwd()),
         tags=options.tags,
+        storage=storage.folder_of(storage.parse(options.storage), name, uid) if options.storage else "",
     )
+    if study.storage:
+        storage.require(study.storage)
     uri = options.tracking_uri or spec.tracking.uri or default_uri(options.home)
     if spec.tracking.strict:
         require(uri)
@@ -181,8 +190,8 @@ def _drive(
         history = store.take(now(), options.tracking_uri)
         history, verdict = revising.revised(history, edited)
         study = history.study
-        if resumed and study.spec.tracking.strict:
-            require(history.tracking_uri)
+        if resumed:
+            _check_places(study, options, history.tracking_uri)
         with following(store, history, interval=FLUSH) as outbox:
             path = _python_path(study.spec, study.started_in)
             revisions = revising.Revisions(history, path)
@@ -215,6 +224,22 @@ def _drive(
         store.close()
     left = 0 if delivered else store.lsn - outbox.offset
     return Result(options.studies.history(store.directory.name), ending, left, problem, outbox.set_aside)
+
+
+def _check_places(study: Study, options: Options, tracking_uri: str) -> None:
+    """Raise what an old study's services do that it cannot go on without; say where its files stay."""
+    if study.spec.tracking.strict:
+        require(tracking_uri)
+    if (
+        options.storage
+        and storage.folder_of(storage.parse(options.storage), study.name, study.uid) != study.storage
+    ):
+        log.warning(
+            "study %s keeps the files of its trials in %s, where it began; %s is for new studies",
+            *(study.name, study.storage or study.directory, options.storage),
+        )
+    if study.storage:
+        storage.require(study.storage)
 
 
 def _run_to_end(search: Search, options: Options) -> StudyEnding:

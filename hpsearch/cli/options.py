@@ -48,6 +48,15 @@ StoreUrl = Annotated[
         help="The PostgreSQL database that has the stores [each study's own SQLite file].",
     ),
 ]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="PATH|URL",
+        envvar="HPSEARCH_STORAGE",
+        help="Where new studies' trials keep checkpoints and outputs, such as s3://bucket/sweeps [the home].",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and only that.")]
 Local = Annotated[
     bool,

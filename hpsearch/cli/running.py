@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hpsearch.cli import options, ticks, watching_jobs
-from hpsearch.cli import submit_words as words
 from hpsearch.cli.options import (
     HOME,
     Address,
@@ -20,6 +19,7 @@ from hpsearch.cli.options import (
     Name,
     Place,
     StartTimeout,
+    Storage,
     StoreUrl,
     Strict,
     TrackingUri,
@@ -72,6 +72,7 @@ def run(
     ] = None,
     home: Place = HOME,
     store: StoreUrl = None,
+    storage: Storage = None,
     local: Local = False,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -105,6 +106,7 @@ def run(
             tags=batch.tags,
             deadline=deadline,
             start_timeout=start_timeout,
+            storage=storage or None,
         )
         with ticks.Report(batch, fork or wanted.study, wanted.studies, console) as report:
             try:
@@ -141,7 +143,9 @@ def resume(
         raise typer.Exit(sweep.EXIT_CODES[result.ending.outcome])
 
 
+@options.spread
 def stop(
+    *,
     study: Annotated[
         str | None,
         typer.Argument(
@@ -155,12 +159,7 @@ def stop(
         str | None,
         typer.Option("--schedule", metavar="NAME", help="Stop the tick of a schedule; none is no error."),
     ] = None,
-    to: words.To = None,
-    address: words.DashboardAddress = None,
-    context: words.Context = None,
-    namespace: words.KubeNamespace = None,
-    insecure: words.Insecure = False,
-    home: Place = HOME,
+    where: watching_jobs.Where,
     store: StoreUrl = None,
     within: Annotated[
         float | None,
@@ -175,13 +174,12 @@ def stop(
     Or end a job that was submitted elsewhere: a Ray job or Slurm's is stopped, a RayJob deleted with its
     cluster. What a job has committed stays, and the same `submit` goes on with its study.
     """
-    where = watching_jobs.Where(home, to, address, namespace, context, insecure)
     if (study is not None) + (schedule is not None) + here != 1:
         raise UsageError(
             "stop takes the name of a study, a --schedule, or --here for all",
             hint="`hpsearch list` names the studies",
         )
-    studies, limit = studies_of(home, store), HERE if within is None else within
+    studies, limit = studies_of(where.home, store), HERE if within is None else within
     with options.console(as_json) as console:
         if study is None:
             if where.target not in (None, Target.LOCAL):

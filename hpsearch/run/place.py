@@ -12,9 +12,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from hpsearch.run import server
 from hpsearch.run.parcel import VARIABLE, landed
 from hpsearch.run.process import Slot
 from hpsearch.run.team import MemberLost, Team
+from hpsearch.study.storage import module_of
 from hpsearch.study.trial import Cause, Launch
 
 # A step returns at least this often (seconds), so that stops are heard.
@@ -70,9 +72,11 @@ class Place:
             if not config["launch"]:
                 return
             try:
-                self._slot = self._slot or self._make()
                 launch = Launch.from_json(json.loads(config["launch"]))
-                if not launch.context.directory.parents[1].is_dir():
+                if launch.context.storage:
+                    server.preload_also(module_of(launch.context.storage))
+                self._slot = self._slot or self._make()
+                if not launch.context.storage and not launch.context.directory.parents[1].is_dir():
                     # This node came later than the others were asked. Made here, it would be nobody else's.
                     self._trouble = f"its node does not see {launch.context.directory.parents[1]}"
                     return

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from hpsearch import faults
 from hpsearch.run import child, server
 from hpsearch.run.attempt import NOTICE
+from hpsearch.run.berth import Berth
 from hpsearch.run.kin import Seen, adopt_orphans, brood, children_of, end_adopted
 from hpsearch.run.output import Output, Pump
 from hpsearch.run.watch import Offence, Watch
@@ -40,6 +41,8 @@ SHORTEST_WINDOW, LONGEST_WINDOW = 0.1, 1.0
 LOST_SERVER, SERVERS_DEATH = 255, 2.0
 # What the supervisor of a program needs beyond the program's grace to end what is left of it (seconds).
 SUPERVISION = 1.0
+# How long a trial that was told to end, or its worker, waits for its files to reach a bucket (seconds).
+LEAVING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Slot:
         self._started = 0.0
         self._watch: Watch | None = None
         self._grace = 0.0
+        self._berth: Berth | None = None
+        self._last: Heard | None = None  # the trial's last word, until its files are where they stay
         self._spared: set[int] = set()  # children of this process that have nothing to do with the trial
         self._serves = bool(preload)
         if not preload:
@@ -80,6 +85,9 @@ class Slot:
     def start(self, launch: Launch) -> None:
         """Start a launch in a fresh process; whatever still ran here is killed first."""
         self.kill()
+        if launch.context.storage:
+            self._berth = Berth(launch)
+            launch = self._berth.launch
         directory = launch.context.directory
         made(directory)
         output = Output(directory, launch.output, rank=launch.team.rank)
@@ -114,15 +122,21 @@ class Slot:
     def poll(self, timeout: float) -> Heard:
         """Wait up to `timeout` seconds for news, then gather what follows within a short window.
 
-        After the end of a trial there is no news any more: the call waits and brings nothing.
+        After the end of a trial there is no news any more: the call waits and brings nothing. Where its files
+        go to a bucket, its end is news only when they have arrived.
         """
+        if self._last is not None:
+            return self._told(timeout)
         if self._reader is None or self._watch is None:
             time.sleep(timeout)
             return Heard([])
+        return self._news(timeout, self._watch)
+
+    def _news(self, timeout: float, watch: Watch) -> Heard:
         lines: list[str] = []
         until = time.monotonic() + timeout
         while True:
-            rest = min(until - time.monotonic(), self._watch.rest)
+            rest = min(until - time.monotonic(), watch.rest)
             connection.wait([self._reader, self._process.sentinel], max(0.0, rest))
             # Asked before reading: what a dead process has written is then all there is.
             dead = self._process.exitcode is not None
@@ -133,13 +147,13 @@ class Slot:
             if any(map(is_checkpoint, news)):
                 until = min(until, time.monotonic() + SHORTEST_WINDOW)
             if news:
-                self._watch.heard()
+                watch.heard()
             lines += news
             if lines and is_ending(lines[-1]):
                 return self._closed(Heard(lines))
             if dead:
                 return self._closed(self._died(lines))
-            if offence := self._watch.look():
+            if offence := watch.look():
                 return self._closed(self._stopped(lines, offence))
             if time.monotonic() >= until:
                 return Heard(lines)
@@ -147,7 +161,7 @@ class Slot:
     @property
     def busy(self) -> bool:
         """Whether a trial's process runs here that has not said its last word."""
-        return self._reader is not None
+        return self._reader is not None or self._last is not None
 
     @property
     def grace(self) -> float:
@@ -156,6 +170,10 @@ class Slot:
 
     def part(self) -> list[str]:
         """End the trial, which may keep its state within its grace; what it said meanwhile."""
+        if self._last is not None:
+            lines = self._last.lines
+            self.kill()
+            return lines
         if self._process is None or self._reader is None:
             return []
         with contextlib.suppress(ProcessLookupError):
@@ -171,6 +189,11 @@ class Slot:
             self._pump.close()
             self._printed.close()
             self._pump = self._printed = None
+        self._last = None
+        if self._berth is not None:
+            self._berth.leave()
+            self._berth.is_left(LEAVING)
+            self._berth = None
 
     def _family(self) -> list[Seen]:
         """The trial's process and all that it started."""
@@ -243,7 +266,20 @@ class Slot:
                 heard.lines.insert(len(heard.lines) - bool(heard.lost is None), encode(note))
             if heard.lost or is_failure(heard.lines[-1]):
                 output.keep_last_lines()
-        return heard
+        if self._berth is None:
+            return heard
+        self._berth.leave()
+        told = len(heard.lines) - (heard.lost is None)
+        self._last = replace(heard, lines=heard.lines[told:])
+        return Heard(heard.lines[:told])
+
+    def _told(self, timeout: float) -> Heard:
+        """The trial's last word, once its files are where they stay."""
+        if self._last is None or self._berth is None or not self._berth.is_left(timeout):
+            return Heard([])
+        last, self._last = self._last, None
+        notes = [encode(Report(note=self._berth.problem))] if self._berth.problem else []
+        return replace(last, lines=notes + last.lines)
 
     def _hang_up(self) -> None:
         if self._reader is not None:

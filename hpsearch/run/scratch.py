@@ -55,9 +55,8 @@ def scratch(*, private: bool) -> Iterator[Scratch]:
     place = _place()
     sweep(place)
     store, size = _object_store(place) if private else (place, 0)
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
     mark = secrets.token_hex(16)
-    lock = _own(directory, mark)
+    directory, lock = claim(place, mark)
     try:
         with _undertaken(directory, mark) if private else contextlib.nullcontext():
             yield Scratch(directory, mark, store or directory, size)
@@ -86,6 +85,12 @@ def _undertaken(directory: Path, mark: str) -> Iterator[None]:
         process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(undertaker.PATIENCE + 2)
+
+
+def claim(place: Path, mark: str) -> tuple[Path, int]:
+    """A fresh directory, and the descriptor whose closing, also by this process's death, gives it up."""
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    return directory, _own(directory, mark)
 
 
 def sweep(place: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from hpsearch.run.kin import end_marked
 # Stands in the environment of a fork server, and so of all that comes from it, to be found by.
 MARK = "HPSEARCH_SLOT"
 _mark = uuid.uuid4().hex
+_also: list[str] = []
 
 
 def start(context: Any, preload: Sequence[str]) -> None:
@@ -24,9 +25,15 @@ def start(context: Any, preload: Sequence[str]) -> None:
     # One BLAS thread: a fork copies only the forking thread, and the locks of others stay taken.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
-    context.set_forkserver_preload([ADOPT, *preload])
+    context.set_forkserver_preload([ADOPT, *preload, *_also])
     with marking():
         forkserver.ensure_running()
+
+
+def preload_also(module: str) -> None:
+    """Have the server import a module, too, if it has not started yet."""
+    if module not in _also:
+        _also.append(module)
 
 
 def pid() -> int:

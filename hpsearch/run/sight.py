@@ -12,9 +12,11 @@ from pathlib import Path
 
 import hpsearch
 from hpsearch.errors import UsageError
+from hpsearch.redaction import redact
 from hpsearch.run.contract import find_command, shared_directory
 from hpsearch.spec.model import Program
 from hpsearch.study.birth import versions
+from hpsearch.study.storage import at, is_url
 from hpsearch.train.code import Code
 
 # Without the same of these, nodes do not understand one another, or run another step loop.
@@ -24,9 +26,9 @@ NAMED = 5  # nodes in a message
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a node is asked: whether it reads `note` in the study's directory, and what it would run there."""
+    """What a node is asked: whether it reads `note` where trials' files lie, and what it would run there."""
 
-    directory: str
+    storage: str
     note: str
     module: str
     program: Program
@@ -37,11 +39,13 @@ class Question:
 class Sight:
     """What a node answers; `answer` is what it wrote back beside the note, `code` proves the trainer's files.
 
-    `own` proves hpsearch's own code, `command` is whether the program's is there.
+    `blind` is why it did not read the note or write an answer. `own` proves hpsearch's own code, `command` is
+    whether the program's is there.
     """
 
     node: str
     answer: str = ""
+    blind: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     own: str = ""
     code: Mapping[str, str] = field(default_factory=dict)
@@ -50,9 +54,11 @@ class Sight:
 
 def look(question: Question, node: str, number: int) -> Sight:
     """Answer as a node."""
+    answer, blind = _write_back(question.storage, question.note, number)
     return Sight(
         node,
-        _write_back(Path(question.directory), question.note, number),
+        answer,
+        blind,
         versions(),
         own_code(),
         Code(question.module, question.program.command, question.python_path).proofs(),
@@ -60,16 +66,22 @@ def look(question: Question, node: str, number: int) -> Sight:
     )
 
 
-def _write_back(directory: Path, note: str, number: int) -> str:
-    """The name of the file that says that the note was read; empty where it is not there."""
+def answer_to(note: str, number: int) -> str:
+    """The name of the file that the node of that number writes."""
+    return f"{note}-{number}"
+
+
+def _write_back(place: str, note: str, number: int) -> tuple[str, str]:
+    """The name of the file that says that the note was read, or why there is none."""
+    answer = answer_to(note, number)
     try:
-        if (directory / note).read_text() != note:
-            return ""
-        answer = f"{note}-{number}"
-        (directory / answer).write_text(answer)
-    except OSError:
-        return ""
-    return answer
+        storage = at(place)
+        if storage.read(note) != note.encode():
+            return "", "it reads something else there"
+        storage.write(answer, answer.encode())
+    except OSError as error:
+        return "", error.strerror or type(error).__name__
+    return answer, ""
 
 
 def _has_command(question: Question) -> bool:
@@ -107,21 +119,28 @@ def _unlike(node: str, there: str, here: str) -> UsageError:
 
 
 def require_shared(question: Question, nodes: Sequence[Sight]) -> None:
-    """Raise UsageError unless each node saw the study's directory and this one sees what they wrote there."""
-    directory = Path(question.directory)
-    blind = [each.node for each in nodes if not _is_there(directory, each.answer)]
-    if blind:
-        raise UsageError(
-            f"{len(blind)} of {len(nodes)} other nodes do not see {directory}, where trials keep their"
-            f" checkpoints and outputs: {named(blind)}",
-            hint="name a directory that all nodes share with --home, such as a network mount, and keep"
-            " the store in PostgreSQL (HPSEARCH_STORE) where that is needed",
-        )
+    """Raise UsageError unless each node sees where trials' files lie and this one sees what they wrote."""
+    blind = [each for each in nodes if not _is_there(question.storage, each.answer)]
+    if not blind:
+        return
+    hint = (
+        "name a directory that all nodes share with --home or --storage, such as a network mount, or a bucket"
+        " such as --storage s3://bucket/folder; the store is kept in PostgreSQL (HPSEARCH_STORE) where the"
+        " home is on a network"
+    )
+    if is_url(question.storage):
+        hint = "install the package for it on all nodes, and give them the address and credentials, too"
+    raise UsageError(
+        f"{len(blind)} of {len(nodes)} other nodes do not see {redact(question.storage)}, where trials keep"
+        f" their checkpoints and outputs: {named([each.node for each in blind])}"
+        + (f" ({blind[0].blind})" if blind[0].blind else ""),
+        hint=hint,
+    )
 
 
-def _is_there(directory: Path, answer: str) -> bool:
+def _is_there(place: str, answer: str) -> bool:
     try:
-        return bool(answer) and (directory / answer).read_text() == answer
+        return bool(answer) and at(place).read(answer) == answer.encode()
     except OSError:
         return False
 

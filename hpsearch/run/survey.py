@@ -22,6 +22,7 @@ from hpsearch.run.parcel import Parcel, pack
 from hpsearch.run.sight import Question, Sight
 from hpsearch.spec.model import Resources
 from hpsearch.study.search import Search
+from hpsearch.study.storage import at
 
 log = logging.getLogger(__name__)
 # A node's first task starts a process there, which imports Ray (seconds); one that does not answer is left
@@ -40,10 +41,9 @@ def survey(search: Search, resources: Resources, into: Path) -> Parcel | None:
     if not others:
         return None
     study = search.study
-    with _note(study.directory) as note:
-        question = Question(
-            str(study.directory), note, study.spec.module, study.spec.program, search.python_path
-        )
+    place = study.storage or str(study.directory)
+    with _note(place, len(others)) as note:
+        question = Question(place, note, study.spec.module, study.spec.program, search.python_path)
         here = sight.look(question, "", 0)
         seen = _ask(search, question, others)
         sight.require_same_software(here, seen)
@@ -66,15 +66,15 @@ def _others(resources: Resources) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _note(directory: Path) -> Iterator[str]:
+def _note(place: str, asked: int) -> Iterator[str]:
     """The name of a file that says its name, there while the nodes are asked; their answers go with it."""
-    note = f"{NOTE}{secrets.token_hex(8)}"
+    note, storage = f"{NOTE}{secrets.token_hex(8)}", at(place)
     try:
-        (directory / note).write_text(note)
+        storage.write(note, note.encode())
         yield note
     finally:
-        for path in directory.glob(f"{note}*"):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            storage.remove([note, *(sight.answer_to(note, number) for number in range(1, asked + 1))])
 
 
 def _ask(search: Search, question: Question, others: list[dict[str, Any]]) -> list[Sight]:

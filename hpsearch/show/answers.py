@@ -167,6 +167,7 @@ def show(history: History, *, owned: bool, tracking_uri: str) -> Json:
         "created": moment(study.created),
         "home": str(study.directory.parent.absolute()),
         "directory": str(study.directory.absolute()),
+        "storage": study.storage or str(study.directory.absolute()),
         "tracking_uri": tracking_uri,
         "parent_run_id": history.parent_run_id,
     }

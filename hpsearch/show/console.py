@@ -330,6 +330,8 @@ class Console:
 
     def _places(self, history: History, tracking_uri: str) -> None:
         self._line(f"study    {history.study.directory.absolute()}")
+        if history.study.storage:
+            self._line(f"storage  {history.study.storage}")
         run = f", parent run {history.parent_run_id}" if history.parent_run_id else ""
         self._line(f"tracking {tracking_uri}{run}")
 

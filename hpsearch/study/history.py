@@ -295,6 +295,7 @@ def _study(row: Row, directory: Path, revisions: Sequence[Revision]) -> Study:
         versions=json.loads(row["versions"]),
         started_in=row["started_in"],
         tags=json.loads(row["tags"]),
+        storage=row["storage"],
     )
 
 

@@ -17,7 +17,7 @@ KNOWN = 2  # checkpoints that a launch is told of, the newest first; the files o
 
 def launch_of(study: Study, trial: Trial, resources: Resources, python_path: tuple[str, ...]) -> Launch:
     """The launch of a trial's last attempt; `resources` are what it gets of what the Spec asks for."""
-    spec, directory = study.spec, trial_directory(study.directory, trial.number)
+    spec, directory = study.spec, trial_directory(study, trial.number)
     known = _newest_first(trial.checkpoints)[:KNOWN]
     context = Context(
         number=trial.number,
@@ -31,6 +31,7 @@ def launch_of(study: Study, trial: Trial, resources: Resources, python_path: tup
         checkpoint=directory / known[0].name if known else None,
         checkpoint_sha256=known[0].sha256 if known else None,
         earlier=tuple((directory / each.name, each.sha256) for each in known[1:]),
+        storage=f"{study.storage}/{trial_key(trial.number)}" if study.in_bucket else "",
     )
     return Launch(
         module=spec.module,
@@ -70,9 +71,14 @@ def newest(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
     return next(iter(_newest_first(checkpoints)), None)
 
 
-def trial_directory(study: Path, number: int) -> Path:
-    """Where a trial's files lie within its study's directory."""
-    return study / "trials" / f"{number:04d}"
+def trial_directory(study: Study, number: int) -> Path:
+    """Where a trial's files lie; of a study in a bucket, where they would."""
+    return study.files / trial_key(number)
+
+
+def trial_key(number: int) -> str:
+    """The part of a trial's directory below that of its study."""
+    return f"trials/{number:04d}"
 
 
 def _newest_first(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:

@@ -6,21 +6,15 @@ was cut short, is swept at the next start.
 
 from __future__ import annotations
 
-import os
-import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from hpsearch.spec.model import Keep, Selection
-from hpsearch.study.beneath import opened
 from hpsearch.study.front import best_of, front_of
-from hpsearch.study.launching import KNOWN, trial_directory
+from hpsearch.study.launching import KNOWN
+from hpsearch.study.shelf import shelf_of
 from hpsearch.study.trial import Checkpoint, Ending, Entry, State, Study, Trial
-
-# Only what we name so is ever deleted.
-OURS = re.compile(r"step-\d{8,}-attempt-\d+\.(?:pt|writing)")
 
 
 class Retention:
@@ -32,6 +26,7 @@ class Retention:
 
     def __init__(self, study: Study, trials: Mapping[int, Trial]) -> None:
         self._study = study
+        self._shelf = shelf_of(study)
         self._keep = study.spec.checkpoints
         self._trials = trials
         self._best: list[Trial] = []
@@ -44,14 +39,14 @@ class Retention:
         ended = [trial for trial in self._trials.values() if trial.ending]
         self._best = self._best_of(ended)
         best = {trial.number for trial in self._best}
+        found = self._shelf.names(self._trials)
         for trial in self._trials.values():
-            place = trial_directory(self._study.directory, trial.number)
-            names = _names(place)
+            names = found[trial.number]
             # Rows stay for ever; of files that went nothing can be kept.
             self._there[trial.number] = [each for each in trial.checkpoints if _name(each) in names]
             kept = self._of_ended(trial, trial.number in best) if trial.ending else self._of_running(trial)
             self._there[trial.number] = kept
-            _delete(place, names - {_name(each) for each in kept})
+            self._shelf.delete(trial.number, names - {_name(each) for each in kept})
 
     def take(self, entries: Iterable[Entry]) -> None:
         """These facts are durable: delete what is superfluous now."""
@@ -68,11 +63,11 @@ class Retention:
         """No trial runs any more: delete what those that were stopped left when they had ended."""
         while self._late:
             self._sweep_late()
+        self._shelf.finish()
 
     def _sweep_late(self) -> None:
         number = self._late.popleft()
-        place = trial_directory(self._study.directory, number)
-        _delete(place, _names(place) - {_name(each) for each in self._there.get(number, ())})
+        self._shelf.delete_others(number, {_name(each) for each in self._there.get(number, ())})
 
     def _ended(self, trial: Trial, ending: Ending) -> None:
         # The search gives it its ending only when this one is durable.
@@ -130,26 +125,9 @@ class Retention:
         gone = [each for each in self._there.get(number, ()) if each not in kept]
         self._there[number] = kept
         if gone:
-            _delete(trial_directory(self._study.directory, number), [_name(each) for each in gone])
+            self._shelf.delete(number, [_name(each) for each in gone])
 
 
 def _name(checkpoint: Checkpoint) -> str:
     """A checkpoint's name in its directory."""
     return PurePath(checkpoint.name).name
-
-
-def _names(trial: Path) -> set[str]:
-    """The names of the files of ours in a trial's directory."""
-    with suppress(OSError), opened(trial.parents[1], trial.parent.name, trial.name, "checkpoints") as there:
-        return {entry.name for entry in os.scandir(there) if OURS.fullmatch(entry.name)}
-    return set()
-
-
-def _delete(trial: Path, names: Iterable[str]) -> None:
-    """Delete files of ours; one too many harms nobody, so what refuses is no reason to fail."""
-    if not (ours := [name for name in names if OURS.fullmatch(name)]):
-        return
-    with suppress(OSError), opened(trial.parents[1], trial.parent.name, trial.name, "checkpoints") as there:
-        for name in ours:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=there)

@@ -28,7 +28,7 @@ from hpsearch.study.trial import (
     Trial,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 Row = dict[str, Any]
 
@@ -50,6 +50,7 @@ study_table = Table(
     Column("versions", Text, nullable=False),
     Column("started_in", Text, nullable=False),
     Column("tags", Text, nullable=False),
+    Column("storage", Text, nullable=False),
     Column("known", Integer, nullable=False),  # how many rows the table of that name has
     Column("checksum", Text, nullable=False),
 )

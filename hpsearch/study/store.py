@@ -212,6 +212,7 @@ class Store:
             "versions": json.dumps(dict(study.versions)),
             "started_in": study.started_in,
             "tags": json.dumps(dict(study.tags)),
+            "storage": study.storage,
             "known": len(known),
         }
         row = storable(row)

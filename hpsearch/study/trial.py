@@ -174,7 +174,9 @@ class Trial:
 class Context:
     """What a trainer is told about its trial; `checkpoint` is the file to resume from, if any.
 
-    `earlier` are older checkpoints with their proofs, newest first, for when that one is damaged.
+    `earlier` are older checkpoints with their proofs, newest first, for when that one is damaged. `storage`:
+    the URL of the trial where its checkpoints are objects of a bucket, under the keys that their paths have
+    within `directory`; that is then this attempt's own, and its files go to the bucket when it is over.
     """
 
     number: int
@@ -188,6 +190,7 @@ class Context:
     checkpoint: Path | None = None
     checkpoint_sha256: str | None = None
     earlier: tuple[tuple[Path, str], ...] = ()
+    storage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +318,8 @@ class Study:
 
     `created` is milliseconds since the epoch; `versions` maps packages to their versions. `started_in` is
     the directory that it was started in, from which trials start, too. `tags` are what its runs in MLflow say
-    beside: of which schedule it is a tick, and what whoever started it wants to find it by.
+    beside: of which schedule it is a tick, and what whoever started it wants to find it by. `storage` is the
+    path or the URL below which its trials' files lie, empty where that is its own directory.
     """
 
     name: str
@@ -327,6 +331,17 @@ class Study:
     versions: Mapping[str, str] = field(default_factory=dict)
     started_in: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    storage: str = ""
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether its trials' files lie in a bucket, not in directories."""
+        return "://" in self.storage
+
+    @property
+    def files(self) -> Path:
+        """The directory below which its trials have theirs."""
+        return Path(self.storage) if self.storage and not self.in_bucket else self.directory
 
 
 @dataclass(frozen=True, slots=True)

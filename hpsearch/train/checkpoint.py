@@ -14,17 +14,26 @@ from typing import BinaryIO
 from hpsearch import faults
 from hpsearch.study import beneath
 from hpsearch.study.beneath import opened
+from hpsearch.study.storage import Bucket
 from hpsearch.study.trial import Checkpoint
+
+FOLDER = "checkpoints"
 
 
 class CheckpointError(Exception):
     """A checkpoint that is not there, not what was written, or another trainer's."""
 
 
-def read(path: Path, sha256: str | None) -> bytes:
-    """The bytes of a checkpoint, read once and proven before anyone parses them; raises CheckpointError."""
+def read(path: Path, sha256: str | None, storage: str = "") -> bytes:
+    """The bytes of a checkpoint, read once and proven before anyone parses them; raises CheckpointError.
+
+    `storage` is the URL of the trial, where checkpoints are objects of a bucket.
+    """
     try:
-        data = beneath.read(path.parent.parent, path.parent.name, path.name)
+        if storage:
+            data = Bucket(storage).read(f"{FOLDER}/{path.name}")
+        else:
+            data = beneath.read(path.parent.parent, path.parent.name, path.name)
     except OSError as error:
         raise CheckpointError(error.strerror or type(error).__name__) from error
     found = hashlib.sha256(data).hexdigest()
@@ -36,9 +45,10 @@ def read(path: Path, sha256: str | None) -> bytes:
 class Writer:
     """Writes checkpoints in a thread of its own; a newer one replaces one that still waits.
 
-    A file appears under its name only when it is complete on the disk, and is announced only then. None is
-    deleted here: only the driver knows which of them the store knows. A disk that refuses is told to
+    A file appears under its name only when it is complete on the disk or in the bucket, and is announced only
+    then. None is deleted here: only the driver knows which of them the store knows. What refuses is told to
     `complain`, and the next checkpoint is tried. `effort` is the CPU time (seconds) of the last one.
+    `storage` is the URL of the trial, where its checkpoints are objects of a bucket.
     """
 
     def __init__(
@@ -47,9 +57,11 @@ class Writer:
         attempt: int,
         announce: Callable[[Checkpoint], object],
         complain: Callable[[str], object],
+        storage: str = "",
     ) -> None:
         self.effort = 0.0
         self._directory = directory
+        self._bucket = Bucket(storage) if storage else None
         self._attempt = attempt
         self._announce = announce
         self._complain = complain
@@ -94,10 +106,12 @@ class Writer:
             return taken
 
     def _save(self, step: int, data: memoryview) -> None:
-        name = f"checkpoints/step-{step:08d}-attempt-{self._attempt}.pt"
-        path = self._directory / name
+        name = f"{FOLDER}/step-{step:08d}-attempt-{self._attempt}.pt"
         try:
-            write_durably(path, data)
+            if self._bucket:
+                self._bucket.write(name, data)
+            else:
+                write_durably(self._directory / name, data)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             self._complain(f"checkpoint step {step} not written: {reason}; the trial goes on")

@@ -42,6 +42,7 @@ def run(
             context.attempt,
             reporter.checkpoint,
             lambda text: reporter.note("checkpoints", text),
+            context.storage,
         )
         try:
             return train(learner, start, context, reporter, writer, crew)
@@ -74,7 +75,7 @@ def prepare(
     damaged: list[str] = []
     for path, sha256 in (*newest, *context.earlier):
         try:
-            data = checkpoint.read(path, sha256)
+            data = checkpoint.read(path, sha256, context.storage)
             state = snapshot.parse(data)
             learner = fresh(build, params, context)
             snapshot.restore(learner, state)

@@ -12,6 +12,7 @@ from hpsearch.errors import UsageError
 from hpsearch.run import sight
 from hpsearch.run.sight import Question, look
 from hpsearch.spec.model import Program
+from hpsearch.study import storage
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def question(tmp_path: Path) -> Question:
 
 def elsewhere(question: Question, place: Path) -> Question:
     """As a node asks itself on whose disk nothing of it is."""
-    return replace(question, directory=str(place / "study"), python_path=(str(place),))
+    return replace(question, storage=str(place / "study"), python_path=(str(place),))
 
 
 def test_a_node_that_sees_all_is_content(question: Question) -> None:
@@ -41,6 +42,21 @@ def test_nodes_that_do_not_see_the_study_are_named(question: Question, tmp_path:
     with pytest.raises(UsageError, match=r"1 of 2 other nodes do not see .*/study, .*: n2") as caught:
         sight.require_shared(question, [look(question, "n1", 1), blind])
     assert "--home" in str(caught.value.hint)
+
+
+def test_nodes_that_do_not_reach_the_bucket_are_named_with_their_reason(
+    question: Question, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(question, storage=bucket)
+    storage.at(bucket).write(asked.note, asked.note.encode())
+    seeing = look(asked, "n1", 1)
+    sight.require_shared(asked, [seeing])
+    blind = look(replace(asked, storage=bucket.replace("s3://", "s3://no-")), "n2", 2)
+    with pytest.raises(
+        UsageError, match=r"1 of 2 other nodes do not see s3://.*: n2 \(not found: "
+    ) as caught:
+        sight.require_shared(asked, [seeing, blind])
+    assert "credentials" in str(caught.value.hint)
 
 
 def test_another_directory_of_the_same_name_is_not_the_studys(question: Question, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         earlier: Checkpoint | None = None,
         stop_after: int | None = None,
         said: Said | None = None,
+        storage: str = "",
     ) -> Said:
         module = f"trainer_{next(NAMES)}"
         (tmp_path / f"{module}.py").write_text(source)
@@ -91,6 +92,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             checkpoint=tmp_path / "trial" / resume.name if resume else None,
             checkpoint_sha256=resume.sha256 if resume else None,
             earlier=((tmp_path / "trial" / earlier.name, earlier.sha256),) if earlier else (),
+            storage=storage,
         )
         said = said or Said()
 
