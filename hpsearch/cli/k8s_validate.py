@@ -90,7 +90,8 @@ def _known(what: str, given: list[str] | None, there: tuple[str, ...]) -> frozen
     for name in given or ():
         if name not in there:
             near = difflib.get_close_matches(name, there, 3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see `hpsearch k8s validate --rules`"
+            listed = ", ".join(there) if len(there) < 20 else "see `hpsearch k8s validate --rules`"
+            hint = f"did you mean {' or '.join(near)}?" if near else listed
             raise UsageError(f"no {what} is called {name!r}", hint=hint)
     return frozenset(given or ())
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from hpsearch.redaction import redact
 from hpsearch.ship.lint import (
+    bounds_rules,
     conflicts,
     cron_rules,
     kuberay_clusters,
@@ -17,18 +18,25 @@ from hpsearch.ship.lint import (
     kueue,
     kustomizations,
     launch_rules,
+    launcher_rules,
     mlflow_rules,
+    naming_rules,
     network_rules,
     object_rules,
+    object_shape,
     pod_rules,
     pod_security,
+    pod_shape,
+    queue_rules,
     ray_objects,
     ray_pods,
     ray_rules,
+    ray_start,
     recovery_rules,
     references,
     secret_rules,
     selectors,
+    submission_rules,
     sweep_rules,
 )
 from hpsearch.ship.lint.core_schemas import DEFAULT_VERSION, OBJECT_META, POD_TEMPLATE, CoreSchemas, is_core
@@ -39,6 +47,7 @@ from hpsearch.ship.lint.pods import COPIED, Pod, pods_of
 from hpsearch.ship.lint.ray_objects import RayCluster, RayJob
 from hpsearch.ship.lint.rulebook import Rule, Rulebook
 from hpsearch.ship.lint.scene import Placed, Scene
+from hpsearch.ship.lint.schema_errors import shown
 from hpsearch.ship.lint.shape import dig
 from hpsearch.ship.lint.sources import READINGS, Sources
 from hpsearch.spec.node import printable
@@ -46,6 +55,8 @@ from hpsearch.spec.node import printable
 Subject = TypeVar("Subject")
 SCHEMA = "schema"
 OBJECT_BOOKS: tuple[Rulebook[Manifest, Fault], ...] = (
+    naming_rules.NAMES,
+    object_shape.SHAPES,
     object_rules.OBJECTS,
     object_rules.BUDGETS,
     object_rules.POLICIES,
@@ -59,6 +70,7 @@ JOB_BOOKS: tuple[Rulebook[RayJob, Fault], ...] = (
     kuberay_deletion.DELETION,
     sweep_rules.SWEEPS,
     recovery_rules.RECOVERY,
+    submission_rules.SUBMISSIONS,
     secret_rules.JOB_SECRETS,
 )
 CLUSTER_BOOKS: tuple[Rulebook[RayCluster, Fault], ...] = (
@@ -66,9 +78,11 @@ CLUSTER_BOOKS: tuple[Rulebook[RayCluster, Fault], ...] = (
     kuberay_options.OPTIONS,
     ray_rules.RAY,
     ray_pods.RAY_PODS,
+    ray_start.STARTS,
 )
 POD_BOOKS: tuple[Rulebook[Pod, Fault], ...] = (
     pod_security.SECURITY,
+    pod_shape.SHAPE,
     pod_rules.PODS,
     secret_rules.POD_SECRETS,
     mlflow_rules.MLFLOW,
@@ -77,6 +91,9 @@ SCENE_BOOKS: tuple[Rulebook[Scene, Placed], ...] = (
     references.REFERENCES,
     selectors.SELECTORS,
     network_rules.NETWORK,
+    bounds_rules.BOUNDS,
+    launcher_rules.LAUNCHERS,
+    queue_rules.QUEUES,
     conflicts.CONFLICTS,
     kustomizations.TREES,
 )
@@ -170,7 +187,7 @@ def _schema(
         for schema in schemas:
             faults = schema.check(manifest.value)
             said = f"Kubernetes {schema.version} has no {manifest.api} {manifest.kind}"
-            hint = "look at apiVersion and kind: `kubectl api-resources`"
+            hint = "look at apiVersion and kind: `kubectl api-resources`; see --kubernetes-version"
             missing = [Fault(("apiVersion",), said, remedy=hint)]
             source = f"Kubernetes {schema.version}"
             yield from _told(manifest, missing if faults is None else faults, SCHEMA, source)
@@ -268,7 +285,9 @@ def _discreet(manifest: Manifest, fault: Fault) -> str:
     hides = manifest.kind == "Secret" and fault.path[:1] in (("data",), ("stringData",))
     hides = hides or (fault.path[-1:] == ("value",) and "env" in fault.path)
     if hides and (value := dig(manifest.value, *fault.path)) is not None:
-        return fault.message.replace(repr(value), "the value").replace(str(value), "the value")
+        # A value within quotes, as messages show values: a short one is part of many words.
+        shorter = shown(value)
+        return fault.message.replace(repr(value), "the value").replace(shorter, "the value")
     return fault.message
 
 

@@ -24,13 +24,16 @@ from hpsearch.ship.lint.scene import Placed, Scene, near
 from hpsearch.ship.lint.shape import dig, mapping, maps, text, walked, whole
 from hpsearch.ship.lint.sweep_rules import seconds_of
 from hpsearch.ship.making import DEADLINE, Wishes
-from hpsearch.spec.model import Spec
+from hpsearch.spec.model import Reading, Spec
 
 CONFLICTS: Rulebook[Scene, Placed] = Rulebook("conflict", "this project's rules for objects together")
 # Of a launched job that says nothing else: new clusters after a failure, and seconds until its head is there.
 RETRIES = Wishes(image="").retries
 PRE_RUNNING = int(Platform.model_fields["pre_running"].default)
 _IMAGE = re.compile(r"([\w.-]+(?::\d+)?(?:/[\w.-]+)*)(?::([\w.-]+))?@(sha256:[0-9a-f]{64})")
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
+# Before a digest (characters): a search for names in a long text would try each of its characters.
+LONGEST_IMAGE = 512
 
 
 @CONFLICTS.rule(
@@ -85,11 +88,18 @@ def stale_image(scene: Scene) -> Iterator[Placed]:
             if found := _IMAGE.fullmatch(text(container.value, "image")):
                 running.setdefault(found[1], set()).add(found[3])
     for manifest, path, given in _texts(scene):
-        for found in _IMAGE.finditer(given):
+        for found in _images(given):
             known = running.get(found[1], set())
             if known and found[3] not in known:
                 said = f"{found[1]}@{found[3][:19]}... in a text, and pods of these files run {_short(known)}"
                 yield Placed(manifest, path, said)
+
+
+def _images(given: str) -> Iterator[re.Match[str]]:
+    """The images with a digest that a text names."""
+    for digest in _DIGEST.finditer(given):
+        start = max(0, digest.start() - LONGEST_IMAGE)
+        yield from list(_IMAGE.finditer(given[start : digest.end()]))[-1:]
 
 
 def _short(digests: set[str]) -> str:
@@ -143,14 +153,16 @@ def two_digests(scene: Scene) -> Iterator[Placed]:
 def account_token(scene: Scene) -> Iterator[Placed]:
     rbac = "rbac.authorization.k8s.io"
     bindings = [*scene.of("RoleBinding", rbac), *scene.of("ClusterRoleBinding", rbac)]
-    bound = {text(s, "name") for each in bindings for _, s in maps(each.value, "subjects")}
+    bound = [
+        (text(s, "name"), text(s, "namespace")) for each in bindings for _, s in maps(each.value, "subjects")
+    ]
     for pod in scene.pods:
         account = text(pod.spec, "serviceAccountName")
         if (
             pod.spec.get("automountServiceAccountToken") is True
             and account
             and bindings
-            and account not in bound
+            and not any(name == account and near(at, pod.manifest.namespace) for name, at in bound)
         ):
             path = (*pod.path, "automountServiceAccountToken")
             yield Placed(
@@ -201,7 +213,7 @@ def launch_deadline(scene: Scene) -> Iterator[Placed]:
     for pod in (each for each in scene.pods if launches(each.manifest)):
         at: Path = ("spec", "jobTemplate", "spec", "activeDeadlineSeconds")
         given, words = whole(pod.manifest.value, *at), cron_words(pod.manifest)
-        told = _mounted(scene, pod, FilePath(words[1])) if len(words) > 1 else None
+        told = mounted(scene, pod, FilePath(words[1])) if len(words) > 1 else None
         spec = _spec(told) if told else None
         if given is None or spec is None or option(pod.manifest, "--deadline"):
             continue
@@ -222,13 +234,14 @@ def _sweeps(scene: Scene) -> Iterator[tuple[RayJob, Spec]]:
         if not job.runs_sweep or len(job.words) < 3:
             continue
         head = next((p for p in scene.pods if p.manifest is job.manifest and p.role == "head"), None)
-        if head is not None and (given := _mounted(scene, head, FilePath(job.words[2]))) is not None:
+        if head is not None and (given := mounted(scene, head, FilePath(job.words[2]))) is not None:
             spec = _spec(given)
             if spec is not None:
                 yield job, spec
 
 
-def _mounted(scene: Scene, pod: Pod, file: FilePath) -> str | None:
+def mounted(scene: Scene, pod: Pod, file: FilePath) -> str | None:
+    """A file's text, where a ConfigMap of these files is mounted at its place in a pod; else None."""
     volumes = {text(v, "name"): v for _, v in maps(pod.spec, "volumes")}
     for _, mount in maps(pod.main, "volumeMounts"):
         if text(mount, "mountPath").rstrip("/") == str(file.parent):
@@ -240,10 +253,22 @@ def _mounted(scene: Scene, pod: Pod, file: FilePath) -> str | None:
 
 
 @functools.lru_cache(maxsize=16)
-def _spec(given: str) -> Spec | None:
+def _read(given: str) -> Reading:
     from hpsearch.spec.reading import parse
 
-    return parse(given).spec
+    return parse(given)
+
+
+def _spec(given: str) -> Spec | None:
+    return _read(given).spec
+
+
+def problems(given: str) -> list[str]:
+    """What is wrong with a sweep's file, a line each."""
+    return [
+        f"line {each.line}: {f'{each.path}: ' if each.path else ''}{each.message}"
+        for each in _read(given).errors
+    ]
 
 
 def _groups(job: RayJob) -> Iterator[Group]:
@@ -285,7 +310,7 @@ def unread_config(scene: Scene) -> Iterator[Placed]:
         for pod in (p for p in scene.pods if p.manifest is job.manifest and p.role == "head"):
             file = FilePath(job.words[2])
             names = {r.name for r in of_pod(pod) if r.kind == "ConfigMap"}
-            given = _mounted(scene, pod, file)
+            given = mounted(scene, pod, file)
             there = any(scene.find("ConfigMap", name, job.manifest.namespace) for name in names)
             if given is None and there:
                 yield Placed(

@@ -76,7 +76,9 @@ def schedule(manifest: Manifest) -> Iterator[Fault]:
     try:
         cron.parse(given)
     except UsageError as error:
-        yield Fault(("spec", "schedule"), error.message, remedy=error.hint)
+        # The parser is the command line's too, and speaks of its option.
+        said = error.message.removeprefix("--cron").removeprefix(":").strip()
+        yield Fault(("spec", "schedule"), said, remedy=error.hint)
 
 
 @CRONS.rule(

@@ -18,6 +18,7 @@ MLFLOW: Rulebook[Pod, Fault] = Rulebook("mlflow", "MLflow 3.17, mlflow server")
 HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
 MEMORY = 2 * 1024**3
 _SERVES = re.compile(r"\bmlflow\s+(server|ui)\b")
+_STORE = re.compile(r"--backend-store-uri[ =](\S+)")
 _HOSTS = re.compile(r"--allowed-hosts[ =](\S+)")
 
 
@@ -122,3 +123,25 @@ def auth(pod: Pod) -> Iterator[Fault]:
             )
         ):
             yield Fault((*container.path, "env"), "basic-auth without MLFLOW_FLASK_SERVER_SECRET_KEY")
+
+
+@MLFLOW.rule(
+    "one-writer",
+    "A SQLite file has one server: one replica, and the old one is gone before the new one starts.",
+    "set replicas: 1 and strategy: {type: Recreate}, or use PostgreSQL",
+)
+def one_writer(pod: Pod) -> Iterator[Fault]:
+    if pod.manifest.kind != "Deployment":
+        return
+    for container, words in _servers(pod):
+        store = _STORE.search(words)
+        given = store[1] if store else variable(container.value, "MLFLOW_BACKEND_STORE_URI")
+        # A reference, or nothing that can be read, may be another database.
+        if given is None or not given.startswith("sqlite"):
+            continue
+        replicas = dig(pod.manifest.value, "spec", "replicas")
+        if isinstance(replicas, int) and replicas > 1:
+            yield Fault(("spec", "replicas"), f"{replicas} servers write one SQLite file")
+        if text(pod.manifest.value, "spec", "strategy", "type") != "Recreate":
+            said = "a rolling update runs two servers on one SQLite file"
+            yield Fault(("spec", "strategy"), said)

@@ -32,6 +32,11 @@ def is_label_key(text: str) -> bool:
     return len(name) <= 63 and _LABEL.fullmatch(name) is not None
 
 
+def is_subdomain(text: str) -> bool:
+    """Whether a text can be the name of an object of most kinds."""
+    return len(text) <= 253 and _SUBDOMAIN.fullmatch(text) is not None
+
+
 def is_label_value(text: str) -> bool:
     """Whether a text can be the value of a label."""
     return text == "" or (len(text) <= 63 and _LABEL.fullmatch(text) is not None)

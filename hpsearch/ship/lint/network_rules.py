@@ -7,6 +7,7 @@ from typing import Any
 
 from hpsearch.ship.lint.cron_rules import launches
 from hpsearch.ship.lint.manifest import Manifest
+from hpsearch.ship.lint.object_rules import CONTROL_STORE, covers
 from hpsearch.ship.lint.pods import RAY_ROLES
 from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.scene import Placed, Scene, near
@@ -94,6 +95,9 @@ def _has_sweeps(scene: Scene) -> bool:
 
 
 def _among(rule: dict[str, Any], peers: str, heads: list[dict[str, str]]) -> bool:
+    """Whether a rule is about Ray's pods among themselves: also on the port where workers find the head."""
+    if not covers(rule, (CONTROL_STORE,)):
+        return False
     if not sequence(rule, peers):
         return True
     for _, peer in maps(rule, peers):

@@ -199,7 +199,8 @@ def amount(manifest: Manifest) -> Iterator[Fault]:
         name for name in ("minAvailable", "maxUnavailable") if dig(manifest.value, "spec", name) is not None
     ]
     if len(given) != 1:
-        yield Fault(("spec",), f"{' and '.join(given) or 'neither minAvailable nor maxUnavailable'}")
+        said = "both minAvailable and maxUnavailable" if given else "neither minAvailable nor maxUnavailable"
+        yield Fault(("spec",), said)
 
 
 @BUDGETS.rule(
@@ -216,10 +217,11 @@ def broken_pods(manifest: Manifest) -> Iterator[Fault]:
 
 
 POLICIES: Rulebook[Manifest, Fault] = Rulebook("network", "this project's security rules")
-DASHBOARD = (8265, 10001, 6379)
+CONTROL_STORE = 6379
+DASHBOARD = (8265, 10001, CONTROL_STORE)
 
 
-def _covers(rule: dict[str, Any], ports: tuple[int, ...]) -> bool:
+def covers(rule: dict[str, Any], ports: tuple[int, ...]) -> bool:
     """Whether a rule of a policy lets one of some ports through; without ports it lets all."""
     listed = [port for _, port in maps(rule, "ports")]
     if not listed:
@@ -249,7 +251,7 @@ def open_ray(manifest: Manifest) -> Iterator[Fault]:
             peer.get("namespaceSelector") == {} and not mapping(peer, "podSelector") for peer in peers
         )
         world = any(text(peer, "ipBlock", "cidr") in ("0.0.0.0/0", "::/0") for peer in peers)
-        if (everybody or world) and _covers(rule, DASHBOARD):
+        if (everybody or world) and covers(rule, DASHBOARD):
             said = "the world" if world else "every pod of the cluster"
             yield Fault(("spec", "ingress", place), f"{said} may reach Ray's ports")
 

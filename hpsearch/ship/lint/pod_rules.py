@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hpsearch.ship.lint.finding import Fault, Level
 from hpsearch.ship.lint.names import quantity
-from hpsearch.ship.lint.pods import HEAD, RAY_LOGS, SHARED_MEMORY, Container, Pod
+from hpsearch.ship.lint.pods import HEAD, OTHER, RAY_LOGS, SHARED_MEMORY, Container, Pod
 from hpsearch.ship.lint.ray_objects import variable
 from hpsearch.ship.lint.rulebook import Rulebook
 from hpsearch.ship.lint.schema_errors import shown
@@ -230,7 +230,7 @@ def api_token(pod: Pod) -> Iterator[Fault]:
         mounted is False
         or autoscaling_head
         or launches
-        or (mounted is True and text(pod.spec, "serviceAccountName"))
+        or (mounted is True and text(pod.spec, "serviceAccountName") and pod.role == OTHER)
     ):
         return
     who = f"the {pod.role} pod" if pod.role != "pod" else "the pod"

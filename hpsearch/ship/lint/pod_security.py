@@ -131,7 +131,8 @@ def privileged(pod: Pod) -> Iterator[Fault]:
         if _own(container).get("privileged") is True:
             yield Fault(_at(container, "privileged"), f"{container.named} is privileged")
         if _own(container).get("procMount") not in (None, "Default"):
-            yield Fault(_at(container, "procMount"), f"{container.named} unmasks /proc")
+            said = f"{container.named} unmasks /proc"
+            yield Fault(_at(container, "procMount"), said, remedy="remove procMount")
 
 
 @SECURITY.rule("host-namespaces", "A pod shares no namespace with its host.", "remove it")

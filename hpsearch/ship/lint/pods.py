@@ -22,7 +22,7 @@ RAY_ROLES = (HEAD, WORKER, SUBMITTER)
 # Volumes that the operator adds; nobody can say how large its logs' one may become.
 SHARED_MEMORY, RAY_LOGS = "shared-mem", "ray-logs"
 LISTS = ("initContainers", "containers", "ephemeralContainers")
-_TEMPLATE_AT: dict[tuple[str, str], Path] = {
+TEMPLATE_AT: dict[tuple[str, str], Path] = {
     ("", "PodTemplate"): ("template",),
     ("", "ReplicationController"): ("spec", "template"),
     ("apps", "DaemonSet"): ("spec", "template"),
@@ -103,7 +103,7 @@ def pods_of(manifest: Manifest, job: RayJob | None, cluster: RayCluster | None) 
         return
     if manifest.api == "v1" and manifest.kind == "Pod":
         yield _pod(manifest, OTHER, (), mapping(manifest.value))
-    elif at := _TEMPLATE_AT.get((manifest.group, manifest.kind)):
+    elif at := TEMPLATE_AT.get((manifest.group, manifest.kind)):
         yield _pod(manifest, OTHER, at, mapping(manifest.value, *at))
 
 

@@ -21,7 +21,7 @@ STAY = ("cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-d
 RAY_PODS: Rulebook[RayCluster, Fault] = Rulebook("ray", "this project's rules for Ray on Kubernetes")
 
 
-def _groups(cluster: RayCluster) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+def groups_of(cluster: RayCluster) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     """Head and worker groups, each with its path and name."""
     yield (HEAD,), "head", cluster.head
     for place, group in cluster.groups:
@@ -81,7 +81,7 @@ def head_stays(cluster: RayCluster) -> Iterator[Fault]:
     level=Level.WARNING,
 )
 def object_store(cluster: RayCluster) -> Iterator[Fault]:
-    for path, name, group in _groups(cluster):
+    for path, name, group in groups_of(cluster):
         given = dig(group, "rayStartParams", "object-store-memory")
         limit = quantity(dig(group, "template", "spec", "containers", 0, "resources", "limits", "memory"))
         at = (*path, "rayStartParams", "object-store-memory")
@@ -110,7 +110,7 @@ def probes(cluster: RayCluster) -> Iterator[Fault]:
     "set terminationGracePeriodSeconds: 90",
 )
 def grace(cluster: RayCluster) -> Iterator[Fault]:
-    for path, name, group in _groups(cluster):
+    for path, name, group in groups_of(cluster):
         spec = mapping(group, "template", "spec")
         hook = dig(spec, "containers", 0, "lifecycle", "preStop") is not None
         seconds = whole(spec, "terminationGracePeriodSeconds")
@@ -172,7 +172,7 @@ def gpu_limits(cluster: RayCluster) -> Iterator[Fault]:
 )
 def unused(cluster: RayCluster) -> Iterator[Fault]:
     options = [mapping(cluster.spec, "autoscalerOptions")]
-    for path, _, group in _groups(cluster):
+    for path, _, group in groups_of(cluster):
         spec = mapping(group, "template", "spec")
         users = [c for key in ("containers", "initContainers") for _, c in maps(spec, key)] + options
         mounted = {text(mount, "name") for user in users for _, mount in maps(user, "volumeMounts")}

@@ -27,8 +27,9 @@ POD_SECRETS: Rulebook[Pod, Fault] = Rulebook("secret", "this project's security 
 JOB_SECRETS: Rulebook[RayJob, Fault] = Rulebook("secret", "this project's security rules")
 OBJECT_SECRETS: Rulebook[Manifest, Fault] = Rulebook("secret", "this project's security rules")
 
-# $(NAME), ${NAME}, $NAME, <...>, {{ ... }}: what stands for a value is none.
-_REFERENCE = re.compile(r"\$\([^)]*\)|\$\{[^}]*\}|\$[A-Za-z_]\w*|<[^<>]*>|\{\{[^{}]*\}\}|\*{3,}")
+# $(NAME), ${NAME}, $NAME, <...>, {{ ... }}: what stands for a value is none. Their length is bounded, or a
+# long text of brackets that never close would be read to its end from each of them.
+_REFERENCE = re.compile(r"\$\([^)]{0,300}\)|\$\{[^}]{0,300}\}|\$[A-Za-z_]\w*|<[^<>]*>|\{\{[^{}]*\}\}|\*{3,}")
 _USER_PASSWORD = re.compile(r"://[^/\s:@]*:(?!\*{3}@)[^/\s@]+@")
 _KEY_MATERIAL = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b"

@@ -182,3 +182,17 @@ def budget_head(scene: Scene) -> Iterator[Placed]:
         selectors = [dig(b.value, "spec", "selector") for b in mine]
         if not any(keys(selector) and matches(selector, pod.labels) for selector in selectors):
             yield Placed(pod.manifest, ("metadata", "name"), "no PodDisruptionBudget protects the head")
+
+
+@SELECTORS.rule(
+    "budget-mixed",
+    "A head's budget selects the head alone: with workers in it one pod that stays is enough.",
+    "add ray.io/node-type: head to the selector",
+    level=Level.WARNING,
+)
+def budget_mixed(scene: Scene) -> Iterator[Placed]:
+    for each in scene.of("PodDisruptionBudget", "policy"):
+        selector = dig(each.value, "spec", "selector")
+        roles = {pod.role for pod in _chosen(scene, each, selector)} if keys(selector) else set()
+        if HEAD in roles and roles - {HEAD}:
+            yield Placed(each, ("spec", "selector"), f"one budget for {' and '.join(sorted(roles))}")

@@ -14,7 +14,7 @@ from hpsearch.ship.lint.manifest import Manifest
 from hpsearch.ship.lint.shape import maps, sequence, text, texts
 from hpsearch.spec.node import printable
 
-STDIN = "-"
+STDIN, STANDARD_INPUT = "-", "<stdin>"
 SUFFIXES = (".yaml", ".yml", ".json")
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 MAX_FILES = 10_000
@@ -29,6 +29,7 @@ READINGS = tuple(
         "missing-file",
         "unreadable-file",
         "folder",
+        "twice",
     )
 )
 
@@ -46,12 +47,15 @@ def gather(names: Iterable[str]) -> Sources:
     """Read all files that the names mean; what cannot be read is a finding."""
     sources = Sources()
     for name in names:
-        if name == STDIN:
-            _take("<stdin>", _standard_input(), sources)
-            continue
-        for file in _files(FilePath(name), sources):
-            if (content := _content(file, sources)) is not None:
-                _take(str(file), content, sources)
+        if name == STDIN and STANDARD_INPUT in sources.files:
+            said = "standard input is named twice, and can be read once"
+            _refuse(sources, STANDARD_INPUT, 1, "twice", said, "write - once")
+        elif name == STDIN:
+            _take(STANDARD_INPUT, _standard_input(), sources)
+        else:
+            for file in _files(FilePath(name), sources):
+                if (content := _content(file, sources)) is not None:
+                    _take(str(file), content, sources)
     return sources
 
 
@@ -75,6 +79,9 @@ def _files(path: FilePath, sources: Sources) -> Iterator[FilePath]:
             "no manifests here",
             f"name a folder of {', '.join(SUFFIXES)} files",
         )
+    if len(found) > MAX_FILES:
+        said = f"{len(found):,} manifests, and {MAX_FILES:,} are read"
+        _refuse(sources, str(path), 1, "folder", said, "name its folders one by one")
     yield from found[:MAX_FILES]
 
 
@@ -84,7 +91,9 @@ def _parts_of_kustomizations(found: list[FilePath], sources: Sources) -> set[Fil
     for file in found:
         if file.name not in KUSTOMIZATIONS:
             continue
-        documents, _ = read(file.read_text(encoding="utf-8", errors="replace"))
+        # What cannot be read is said where it is read as a manifest.
+        content = _content(file, Sources()) or b""
+        documents, _ = read(content.decode("utf-8", errors="replace"))
         for document in documents:
             parts |= {(file.parent / name).resolve() for name in _listed(document.value)}
     return parts

@@ -108,7 +108,8 @@ def retained(job: RayJob) -> Iterator[Fault]:
         return
     deleting = [rule for _, rule in job.rules if text(rule, "policy") in ("DeleteCluster", "DeleteSelf")]
     if not any(text(rule, "condition", "jobStatus") == "SUCCEEDED" for rule in deleting):
-        yield Fault(RULES, "no rule deletes the cluster of a job that succeeded")
+        remedy = "add {policy: DeleteCluster, condition: {jobStatus: SUCCEEDED, ttlSeconds: 0}}"
+        yield Fault(RULES, "no rule deletes the cluster of a job that succeeded", remedy=remedy)
     if not any(text(rule, "condition", "jobDeploymentStatus") == "Failed" for rule in deleting):
         yield Fault(RULES, "no rule deletes the cluster of a job that failed or passed its deadline")
 

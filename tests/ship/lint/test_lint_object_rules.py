@@ -248,6 +248,24 @@ CASES: list[Case] = [
         {SWEEP_TEXT: world.SWEEP + TIMEOUT, "spec entrypoint": DRIVER},
     ),
     ("conflict/launcher-account", cron, {f"{CRON_POD} serviceAccountName": GONE}, {}),
+    (
+        "selector/budget-mixed",
+        platform,
+        {"PodDisruptionBudget/auto-mpg-head spec selector matchLabels ray.io/node-type": GONE},
+        {},
+    ),
+    (
+        "network/ray",
+        platform,
+        {"NetworkPolicy/ray spec ingress 0 ports": [{"port": 8265}]},
+        {"NetworkPolicy/ray spec ingress 0 ports": [{"port": 1024, "endPort": 65535}]},
+    ),
+    (
+        "conflict/account-token",
+        platform,
+        {"RoleBinding/hpsearch-launch subjects 0 namespace": "other"},
+        {"RoleBinding/hpsearch-launch subjects 0 namespace": "hpsearch"},
+    ),
     ("conflict/unread-config", platform, {"spec entrypoint": "hpsearch run /etc/other/sweep.yaml"}, {}),
 ]
 

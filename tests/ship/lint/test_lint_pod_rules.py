@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import lint_world as world
@@ -171,6 +172,27 @@ CASES: list[Case] = [
     ("mlflow/memory", server, {f"{ONE} resources limits memory": "1Gi"}, {}),
     ("mlflow/auth", server, {f"{ONE} command": ["mlflow", "server"]}, {}),
     ("mlflow/auth", server, {f"{ONE} env 1": {"name": "A", "value": "b"}}, {}),
+    (
+        "mlflow/one-writer",
+        server,
+        {f"{ONE} args": ["--backend-store-uri=sqlite:////data/mlflow.db"], "spec replicas": 2},
+        {
+            f"{ONE} args": ["--backend-store-uri=sqlite:////data/mlflow.db"],
+            "spec strategy": {"type": "Recreate"},
+        },
+    ),
+    (
+        "mlflow/one-writer",
+        server,
+        {f"{ONE} env 0": {"name": "MLFLOW_BACKEND_STORE_URI", "value": "sqlite:////data/mlflow.db"}},
+        {f"{ONE} args": ["--backend-store-uri=postgresql://db/mlflow"], "spec replicas": 2},
+    ),
+    (
+        "pod/api-token",
+        world.job,
+        {f"{GROUP} template spec automountServiceAccountToken": True},
+        {},
+    ),
 ]
 
 
@@ -249,3 +271,25 @@ def test_pods_of_all_workloads_are_looked_at(kind: str) -> None:
     group = {"Pod": "v1", "Job": "batch/v1", "CronJob": "batch/v1"}.get(kind, "apps/v1")
     found = world.ruled({"apiVersion": group, "kind": kind, "metadata": {"name": "a"}, "spec": spec})
     assert "restricted/seccomp" in {f.rule for f in found}
+
+
+def test_a_short_value_of_a_secret_spoils_no_words() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"user": "a"}}
+    found = [f.message for f in world.ruled(secret) if f.rule == "secret/in-file"]
+    assert found == ["a Secret's value stands in a file"]
+
+
+@pytest.mark.parametrize("text", ["y" * 900_000, "$(" * 200_000, "${" * 200_000, "a.b-c:" * 100_000])
+def test_a_long_text_is_looked_through_once(text: str) -> None:
+    made = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "a"},
+        "data": {"a": text, "b": f"use {IMAGE}"},
+    }
+    world.edited(other := server()[0], f"{ONE} image", IMAGE.replace("a" * 64, "b" * 64))
+    began = time.process_time()
+    found = [f.rule for f in world.ruled(made, other)]
+    assert "conflict/stale-image" in found
+    # From each of its characters to its end, it took minutes.
+    assert time.process_time() - began < 20

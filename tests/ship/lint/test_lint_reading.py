@@ -207,3 +207,19 @@ WHOLE = [
 OTHERS = [
     each for each in WHOLE if each["kind"] in ("Namespace", "NetworkPolicy", "PodDisruptionBudget", "CronJob")
 ]
+
+
+def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_standard_input", SERVICE.encode)
+    given = sources.gather(["-", "-"])
+    assert len(given.manifests) == 1
+    assert [f.message for f in given.findings] == ["standard input is named twice, and can be read once"]
+
+
+def test_a_folder_of_too_many_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.yaml").write_text(SERVICE)
+    monkeypatch.setattr(sources, "MAX_FILES", 2)
+    given = sources.gather([str(tmp_path)])
+    assert len(given.manifests) == 2
+    assert [f.message for f in given.findings] == ["3 manifests, and 2 are read"]
