@@ -9,21 +9,38 @@ from hpsearch.errors import Interrupted
 from hpsearch.run.signals import heard_signals
 
 
-class _Stop:
-    """Raises Interrupted in the main thread, once."""
+class Stop:
+    """Hears signals, and takes the main thread out of whatever it waits for, once, while that is wanted.
 
-    def __init__(self, then: str) -> None:
-        self._then = then
-        self._raised = False
+    `then` says what becomes of the work, `hint` how it is gone on with.
+    """
+
+    def __init__(self, then: str, hint: str) -> None:
+        self._then, self._hint = then, hint
+        self._armed = False
+        self._reason = ""
 
     def __call__(self, reason: str) -> None:
-        if not self._raised:
-            self._raised = True
-            raise Interrupted(f"{reason}; {self._then}", hint="the same command waits for it again")
+        self._reason = reason
+        if self._armed:
+            self._armed = False
+            raise Interrupted(f"{reason}; {self._then}", hint=self._hint)
+
+    @contextlib.contextmanager
+    def armed(self) -> Iterator[None]:
+        """Within it a signal is raised as Interrupted; one that came before, at once."""
+        self._armed = True
+        if self._reason:
+            self(self._reason)
+        try:
+            yield
+        finally:
+            self._armed = False
 
 
 @contextlib.contextmanager
 def interruptible(then: str) -> Iterator[None]:
     """Within it a signal is raised as Interrupted, whose message says what becomes `then` of the work."""
-    with heard_signals(_Stop(then)):
+    stop = Stop(then, "the same command waits for it again")
+    with heard_signals(stop), stop.armed():
         yield

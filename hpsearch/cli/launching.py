@@ -6,10 +6,8 @@ Its answer, in the termination message too, is {"outcome", "exit_code", "reason"
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpsearch.cli import options, shipping
+from hpsearch.cli.interrupting import Stop
 from hpsearch.cli.options import File
-from hpsearch.errors import HpsearchError, Interrupted
+from hpsearch.errors import HpsearchError
 from hpsearch.redaction import redact
 from hpsearch.run.signals import heard_signals
 from hpsearch.ship.choices import Overlap
@@ -102,7 +101,7 @@ def launch(
     the RayJob running; a failed driver's own code where that is one of these.
     """
     # Signals are heard from here on: the imports alone take a second.
-    stop = _Stop()
+    stop = Stop("a RayJob that was created goes on", "the Job's next pod goes on with it")
     with heard_signals(stop), options.console(True, patient=False) as console:
         from hpsearch.ship.launch import Wanted
 
@@ -154,33 +153,6 @@ class _Told:
         answer = first | _where(self.launcher, self.job_name)
         termination.leave(self.log, answer)
         self.console.json(answer)
-
-
-class _Stop:
-    """Takes the main thread out of whatever it waits for, once, while that is wanted."""
-
-    def __init__(self) -> None:
-        self._armed = False
-        self._reason = ""
-
-    def __call__(self, reason: str) -> None:
-        self._reason = reason
-        if self._armed:
-            self._armed = False
-            raise Interrupted(
-                f"{reason}; a RayJob that was created goes on", hint="the Job's next pod goes on with it"
-            )
-
-    @contextlib.contextmanager
-    def armed(self) -> Iterator[None]:
-        """Within it a signal is raised as Interrupted; one that came before, at once."""
-        self._armed = True
-        if self._reason:
-            self(self._reason)
-        try:
-            yield
-        finally:
-            self._armed = False
 
 
 def _revision() -> str | None:

@@ -115,7 +115,7 @@ def _slurm(made: Schedule, nodes: Allocation, place: Path) -> Rendered:
     files = schedule_slurm.files(made, nodes, ray, place)
     notes = [
         f"Slurm reads the fields in its controller's time zone, which has to be {made.zone.key}",
-        f"all nodes have to see {made.home}, {made.directory} and {place}",
+        f"all nodes have to see {_listed(made.home, made.directory, place)}",
     ]
 
     def apply() -> list[str]:
@@ -123,6 +123,11 @@ def _slurm(made: Schedule, nodes: Allocation, place: Path) -> Rendered:
         return schedule_apply.slurm(files, place, lambda text: schedule_slurm.merged(text, made, place))
 
     return Rendered(files, notes, apply)
+
+
+def _listed(*places: Path) -> str:
+    names = list(dict.fromkeys(map(str, places)))
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def _be_local(made: Schedule) -> None:

@@ -34,17 +34,19 @@ class Asked:
     study: str
     home: Path
     directory: Path
-    wait: bool
-    dry_run: bool
-    deadline: float | None
-    start_timeout: float | None
-    tracking_uri: str | None
+    wait: bool = False
+    dry_run: bool = False
+    deadline: float | None = None
+    start_timeout: float | None = None
+    tracking_uri: str | None = None
+    webhook_env: str | None = None
 
     def words(self, file: str, home: str) -> list[str]:
         """The options of the driver's command: one that starts the study, or goes on with it."""
         found = ["run", file, "--study", self.study, "--resume", "auto", "--home", home]
         for option, seconds in (("--deadline", self.deadline), ("--start-timeout", self.start_timeout)):
             found += [option, f"{round(seconds)}s"] if seconds is not None else []
+        found += ["--webhook-env", self.webhook_env] if self.webhook_env else []
         if self.tracking_uri and "@" in self.tracking_uri.partition("://")[2].partition("/")[0]:
             raise UsageError(
                 "--tracking-uri holds a user or password, which everybody could read",
@@ -91,12 +93,15 @@ def to_jobs(
             "space_sha256": asked.spec.sha256,
             "hpsearch": metadata.version("hpsearch"),
         },
+        patience=jobs.PATIENCE,
     )
     where = str(client.dashboard.where)
     facts = {"name": asked.name, "target": "jobs", "study": asked.study, "home": home, "address": where}
     if asked.dry_run:
         plan = {"entrypoint": wanted.entrypoint, "package": sent.name, "files": list(sent.files)}
         return Submitted(facts | plan | {"metadata": dict(wanted.metadata)}, _listed(facts | plan))
+    if os.environ.get("HPSEARCH_STORE"):
+        console.note("HPSEARCH_STORE is set here, and does not travel: the driver has its head's environment")
 
     def hand_over() -> None:
         client.upload(sent.name, sent.data)
@@ -139,6 +144,7 @@ def to_kuberay(asked: Asked, console: Console, wishes: Wishes, context: str | No
     records.keep(asked.home, record)
     if not asked.wait:
         return Submitted(facts | {"uid": rayjob["metadata"]["uid"]}, _how_to_go_on(job.name))
+    console.note(f"its log: `hpsearch logs {job.name} --follow`")
     ended = applying.followed(client, rayjob, console.note)
     told = {
         "outcome": ended.word,
@@ -146,7 +152,8 @@ def to_kuberay(asked: Asked, console: Console, wishes: Wishes, context: str | No
         "reason": ended.reason,
         "message": ended.message,
     }
-    return Submitted(facts | told, f"RayJob {job.name}: {ended.word} ({ended.reason})", ended.code)
+    why = f" ({ended.reason})" if ended.reason else ""
+    return Submitted(facts | told, f"RayJob {job.name}: {ended.word}{why}", ended.code)
 
 
 def to_slurm(asked: Asked, console: Console, nodes: Allocation, environment: Path | None) -> Submitted:
@@ -199,10 +206,18 @@ def to_local(
     facts |= {"log": str(job.log), "status_file": str(job.status_file)}
     if asked.dry_run:
         return Submitted(facts | {"command": command}, shlex.join(command))
+    if asked.webhook_env and not os.environ.get(asked.webhook_env):
+        raise UsageError(
+            f"--webhook-env names {asked.webhook_env}, which is not set", hint="export it with the address"
+        )
     record = records.Record(asked.name, Target.LOCAL, asked.study, str(asked.home))
     records.keep(asked.home, record)
     started = job.start(command)
-    console.note(f"job {asked.name} " + ("started" if started else "is there already"))
+    if started:
+        console.note(f"job {asked.name} started")
+    else:
+        there = shown(job)
+        console.note(f"job {asked.name} is there already ({there['outcome'] or there['job_status']})")
     if not asked.wait:
         return Submitted(facts | {"attached": not started}, _how_to_go_on(asked.name))
     if write and (job.log.exists()):

@@ -34,7 +34,10 @@ Insecure = Annotated[
 ]
 Waiting = Annotated[
     bool,
-    typer.Option("--wait", help="Copy its log, wait for its end, and leave with its driver's exit code."),
+    typer.Option(
+        "--wait",
+        help="Wait for its end, and leave with its driver's exit code; jobs, local: copy its log, too.",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")]
 AsSubmitter = Annotated[
@@ -74,6 +77,14 @@ Image = Annotated[
     str | None,
     typer.Option(
         "--image", metavar="NAME@DIGEST", envvar="HPSEARCH_IMAGE", help="kuberay: the image of all pods."
+    ),
+]
+WebhookEnv = Annotated[
+    str | None,
+    typer.Option(
+        "--webhook-env",
+        metavar="VAR",
+        help="Post the end to the address that a variable of the driver holds; jobs: one of the head's.",
     ),
 ]
 EnvFile = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,14 @@ def submit(
     tracking_uri: TrackingUri = None,
     deadline: Deadline = None,
     start_timeout: StartTimeout = None,
+    webhook_env: words.WebhookEnv = None,
     env_file: words.EnvFile = None,
     machines: slurm_words.Machines,
     image: words.Image = None,
     context: words.Context = None,
     namespace: words.KubeNamespace = None,
     platform: shipping.Platform,
+    webhook_secret: shipping.WebhookSecret = None,
     as_json: AsJson = False,
 ) -> None:
     """Hand a sweep to a Ray cluster, Kubernetes, Slurm or the background of this machine, once.
@@ -89,12 +92,23 @@ def submit(
                     "--group": platform.group,
                     "--store-secret": platform.store_secret,
                     "--mlflow-secret": platform.mlflow_secret,
+                    "--webhook-secret": webhook_secret,
                 },
             },
         )
         if to is Target.KUBERAY and start_timeout is not None:
             raise UsageError("--start-timeout is not for a RayJob, whose pods have half an hour to come")
-        asked = _asked(sweep or [], study, home, wait, dry_run, deadline, start_timeout, tracking_uri)
+        if to is Target.KUBERAY and webhook_env is not None:
+            raise UsageError("--webhook-env is not for a RayJob", hint="leave it out for --webhook-secret")
+        asked = replace(
+            _asked(sweep or [], study, home),
+            wait=wait,
+            dry_run=dry_run,
+            deadline=deadline,
+            start_timeout=start_timeout,
+            tracking_uri=tracking_uri,
+            webhook_env=webhook_env,
+        )
         write = None if as_json else Lines(console)
         with interruptible("what was submitted goes on"):
             match to:
@@ -104,7 +118,11 @@ def submit(
                     )
                 case Target.KUBERAY:
                     wishes = platform.wishes(
-                        image, namespace=namespace or "", tracking_uri=tracking_uri, deadline=deadline
+                        image,
+                        namespace=namespace or "",
+                        webhook_secret=webhook_secret,
+                        tracking_uri=tracking_uri,
+                        deadline=deadline,
                     )
                     done = submit_targets.to_kuberay(asked, console, wishes, context)
                 case Target.SLURM:
@@ -153,16 +171,7 @@ class Lines:
             self("\n")
 
 
-def _asked(
-    sweep: list[str],
-    study: str | None,
-    home: Path,
-    wait: bool,
-    dry_run: bool,
-    deadline: float | None,
-    start_timeout: float | None,
-    tracking_uri: str | None,
-) -> submit_targets.Asked:
+def _asked(sweep: list[str], study: str | None, home: Path) -> submit_targets.Asked:
     from hpsearch.ship.records import job_name
     from hpsearch.study.birth import check_name
 
@@ -180,11 +189,6 @@ def _asked(
         study=study or name,
         home=home.absolute(),
         directory=Path.cwd(),
-        wait=wait,
-        dry_run=dry_run,
-        deadline=deadline,
-        start_timeout=start_timeout,
-        tracking_uri=tracking_uri,
     )
 
 

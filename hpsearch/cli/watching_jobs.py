@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,14 +30,14 @@ LOOK, WITHIN = 0.5, 300.0
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Where a job is looked for, as far as that was said."""
+    """The options of where a job is looked for, for `options.spread`."""
 
-    home: Path
-    to: Target | None
-    address: str | None
-    namespace: str | None
-    context: str | None
-    insecure: bool
+    to: words.To = None
+    address: words.DashboardAddress = None
+    context: words.Context = None
+    namespace: words.KubeNamespace = None
+    insecure: words.Insecure = False
+    home: Place = HOME
 
     @property
     def target(self) -> Target | None:
@@ -100,59 +101,39 @@ class Where:
         return submit_targets.client_of(record.namespace or None, record.context or None)
 
 
-def status(
-    name: words.JobMaybe = None,
-    to: words.To = None,
-    address: words.DashboardAddress = None,
-    context: words.Context = None,
-    namespace: words.KubeNamespace = None,
-    insecure: words.Insecure = False,
-    home: Place = HOME,
-    as_json: AsJson = False,
-) -> None:
+@options.spread
+def status(*, name: words.JobMaybe = None, where: Where, as_json: AsJson = False) -> None:
     """Show how a job is that was submitted, or all of them: those of this home, of a Ray or a namespace.
 
     A name that nothing was kept of is looked for among the RayJobs of kubectl's cluster.
     """
-    where = Where(home, to, address, namespace, context, insecure)
+    from hpsearch.show import jobs
+
     with options.console(as_json) as console:
         if name is not None:
-            answer = _status(where, where.of(name) or _rayjob(name))
+            answer = _status(where, where.of(name) or _rayjob(where, name))
             if as_json:
                 console.json(answer)
             else:
-                for key, value in answer.items():
-                    console.told(f"{key}: {_text(value)}")
+                for line in jobs.facts(answer):
+                    console.told(line)
             return
         answers, errors = _all(where)
         for error in errors:
             console.error(error)
         if as_json:
-            console.json({"home": str(home.absolute()), "jobs": answers})
+            console.json({"home": str(where.home.absolute()), "jobs": answers})
             return
-        for each in answers:
-            code = "" if each["exit_code"] is None else f" (exit code {each['exit_code']})"
-            state = each["outcome"] or each.get("phase") or each["job_status"] or "new"
-            console.told(f"{each['name']}  {each['target']}  {state}{code}")
-        if not answers:
-            console.told("no jobs")
+        for line in jobs.table(answers) or ["no jobs"]:
+            console.told(line)
 
 
-def logs(
-    name: words.JobName,
-    follow: words.Follow = False,
-    to: words.To = None,
-    address: words.DashboardAddress = None,
-    context: words.Context = None,
-    namespace: words.KubeNamespace = None,
-    insecure: words.Insecure = False,
-    home: Place = HOME,
-) -> None:
+@options.spread
+def logs(*, name: words.JobName, follow: words.Follow = False, where: Where) -> None:
     """Print what the driver of a job has printed; a stream that drops is opened again where it was."""
-    where = Where(home, to, address, namespace, context, insecure)
     with options.console(False) as console, interruptible("the job goes on"):
         write = Lines(console)
-        for text in _logs(where, where.of(name) or _rayjob(name), follow):
+        for text in _logs(where, where.of(name) or _rayjob(where, name), follow):
             write(text)
         write.close()
 
@@ -192,28 +173,36 @@ def _until(ended: Callable[[], bool], name: str, deadline: float) -> None:
 
 
 def _status(where: Where, record: Record) -> Json:
+    """The object of `status --json`, with the study, and its home where that is known."""
+    its = {"study": record.study or None, "home": record.home or None}
     match record.target:
         case Target.JOBS:
-            return submit_targets.shown_job(where.jobs(record).get(record.name))
+            return its | _known(submit_targets.shown_job(where.jobs(record).get(record.name)))
         case Target.KUBERAY:
             from hpsearch.ship import rayjobs
 
             (life,) = rayjobs.status(where.client(record), record.name)
-            return _life(life)
+            return its | _known(_life(life))
         case Target.SLURM:
             from hpsearch.ship import slurm_jobs
 
             job = slurm_jobs.SlurmJob(record.name, Path(record.home) / slurm_jobs.DIRECTORY)
-            return slurm_jobs.shown(job, record.job)
+            return its | slurm_jobs.shown(job, record.job)
         case _:
             from hpsearch.ship import local_jobs
 
-            return local_jobs.shown(local_jobs.LocalJob(Path(record.home), record.name))
+            return its | local_jobs.shown(local_jobs.LocalJob(Path(record.home), record.name))
+
+
+def _known(answer: Json) -> Json:
+    """An answer that hides nothing of what is known otherwise: a job that others made may name no study."""
+    return {key: value for key, value in answer.items() if key != "study" or value}
 
 
 def _all(where: Where) -> tuple[list[Json], list[HpsearchError]]:
     """All jobs of the place that was named, else all that were submitted from here; who did not answer."""
     from hpsearch.ship import rayjobs, records
+    from hpsearch.ship.api import Gone
 
     if where.target is Target.KUBERAY:
         client = submit_targets.client_of(where.namespace, where.context)
@@ -226,12 +215,20 @@ def _all(where: Where) -> tuple[list[Json], list[HpsearchError]]:
         if where.target in (None, record.target):
             try:
                 answers.append(_status(where, record))
+            except Gone:
+                # Deleted, as `stop` does, or its time after its end is over: nothing to worry about.
+                answers.append(
+                    _unknown(record, "GONE", "its place has forgotten it; submit it again to go on")
+                )
             except HpsearchError as error:
                 errors.append(error)
-                unknown = {"job_status": "UNKNOWN", "reason": redact(error.message), "final": None}
-                told = {"name": record.name, "target": str(record.target), **unknown}
-                answers.append(told | {"outcome": None, "exit_code": None})
+                answers.append(_unknown(record, "UNKNOWN", redact(error.message)))
     return answers, errors
+
+
+def _unknown(record: Record, state: str, reason: str) -> Json:
+    told = {"name": record.name, "target": str(record.target), "study": record.study, "home": record.home}
+    return told | {"job_status": state, "reason": reason, "final": None, "outcome": None, "exit_code": None}
 
 
 def _logs(where: Where, record: Record, follow: bool) -> Iterator[str]:
@@ -259,18 +256,21 @@ def _logs(where: Where, record: Record, follow: bool) -> Iterator[str]:
             return local_jobs.LocalJob(Path(record.home), record.name).lines(Time(), follow=follow)
 
 
-def _rayjob(name: str) -> Record:
+def _rayjob(where: Where, name: str) -> Record:
     """A RayJob of kubectl's own context; other jobs have a record, or their place is named."""
     from hpsearch.ship.kubectl import Kubectl
-    from hpsearch.ship.records import Record
+    from hpsearch.ship.records import Record, kept
 
     try:
         here = Kubectl.here()
     except UsageError as error:
+        names = [each.name for each in kept(where.home)]
+        near = difflib.get_close_matches(name, names, 1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
         raise UsageError(
-            f"no job {name!r} was submitted from here, and {error.message}",
-            hint="name its place: --address URL, --namespace NAME, or the --home that it was submitted from; "
-            "a study is shown by `hpsearch show`",
+            f"no job {name!r} was submitted from here, and there is no cluster to ask for a RayJob",
+            hint=f"{hint}name its place: --address URL, --namespace NAME, or the --home that it was "
+            "submitted from; a study is shown by `hpsearch show`",
         ) from error
     return Record(name, Target.KUBERAY, "", "", namespace=here.namespace)
 
@@ -279,12 +279,6 @@ def _life(life: Any) -> Json:
     from hpsearch.ship import rayjobs
 
     return {**rayjobs.shown(life, datetime.now(UTC)), "target": "kuberay"}
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {each}" for name, each in value.items()) or "-"
-    return "-" if value is None else f"{value:.0f} s" if isinstance(value, float) else str(value)
 
 
 def tell_stopped(console: Any, answer: Json, as_json: bool) -> None:

@@ -105,6 +105,15 @@ def _has_token(environment: Mapping[str, str]) -> bool:
     return named or (home is not None and (Path(home) / ".ray" / "auth_token").is_file())
 
 
+def likely(environment: Mapping[str, str] = os.environ) -> str:
+    """What mostly keeps a driver out of a Ray that listens, which does not tell."""
+    if environment.get(MODE, "").lower() == "token":
+        return (
+            "is the token the cluster's? RAY_AUTH_TOKEN_PATH names the file that its nodes were started with"
+        )
+    return f"does it ask for a token? export {MODE}=token RAY_AUTH_TOKEN_PATH=FILE, as on its nodes"
+
+
 def _refused(address: str, why: str) -> UsageError:
     return UsageError(
         f"the Ray at {address} must not be joined without authentication: {why}",

@@ -35,6 +35,8 @@ FRUITLESS = 5
 RENEWAL = 120.0
 LONGEST_TEXT = 500  # characters of a server's message
 BUSY = (429, 500, 502, 503, 504)
+# How a 403 of the quota's begins after its object's name: it frees itself, rights do not.
+_OVER_QUOTA = "exceeded quota: "
 _HINTS = {
     400: "the object does not fit this cluster's KubeRay, which must be 1.7 or newer",
     401: "the token is not accepted: does the account still exist, are you logged in?",
@@ -52,8 +54,16 @@ class Refused(UsageError):
         self.status = status
 
 
+class OverQuota(Refused):
+    """The namespace's quota is used up: others must end first."""
+
+
 class Missing(Refused):
     """There is no such object, or no such kind of object."""
+
+
+class Gone(UsageError):
+    """What a user has named is not there, or not any more."""
 
 
 class AlreadyThere(HpsearchError):
@@ -279,9 +289,14 @@ def refusal(request: str, reply: Reply, raw: bytes) -> Exception:
         after = reply.retry_after
         return NoAnswer(what, min(float(after), LONGEST_PAUSE) if after.isdigit() else 0.0)
     if status == 409:
+        # Two creations at once that count against one quota: nothing of that name need be there.
+        if request.startswith("POST ") and reason == "Conflict":
+            return NoAnswer(what)
         if request.startswith("POST "):
             return AlreadyThere(what)
         return Interrupted(what, hint="somebody else changes the same object: run it again")
+    if status == 403 and _OVER_QUOTA in message:
+        return OverQuota(status, what, hint="raise the quota, or end what uses it: kubectl describe quota")
     kind = Missing if status == 404 else Refused
     return kind(status, what, hint=_HINTS.get(status, "the server's message says why"))
 

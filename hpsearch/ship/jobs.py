@@ -15,7 +15,7 @@ from urllib.parse import quote
 from hpsearch.errors import UsageError
 from hpsearch.redaction import redact
 from hpsearch.ship import kuberay
-from hpsearch.ship.api import AlreadyThere, Missing, NoAnswer, Refused
+from hpsearch.ship.api import AlreadyThere, Gone, Missing, NoAnswer, Refused
 from hpsearch.ship.dashboard import JSON, Dashboard
 
 Json = dict[str, Any]
@@ -23,6 +23,9 @@ SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 FINAL = (SUCCEEDED, FAILED, STOPPED)
 # What a failed job says of itself where Ray, not the driver, has failed.
 RAYS_OWN = "JOB_SUPERVISOR_ACTOR_"
+# How long Ray lets a driver that it has asked to end do so, before it kills it (seconds): by itself it would
+# wait for 3. The process that starts the driver reads it from the job's own environment.
+STOP_WAIT, PATIENCE = "RAY_JOB_STOP_WAIT_TIME_S", 45
 # A stream that says nothing for so long is opened again (seconds): a connection may die unseen.
 SILENCE = 300.0
 _BAD_REQUEST = re.compile(r"status code 400\b")
@@ -30,13 +33,15 @@ _BAD_REQUEST = re.compile(r"status code 400\b")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A job as it is handed to Ray: under which id, what it runs, with what files (a package's name), and
-    what is written beside it for people: names and hashes only."""
+    """A job as it is handed to Ray: under which id, what it runs, with what files (a package's name), what is
+    written beside it for people (names and hashes only), and how many seconds it has to end when it is asked
+    to (None: as many as its head gives)."""
 
     id: str
     entrypoint: str
     package: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    patience: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ class Jobs:
         if (found := self.find(name)) is not None:
             return found
         names = ", ".join(each.id for each in self.list()[:20]) or "none"
-        raise UsageError(f"the Ray at {self.dashboard.where} knows no job {name!r}", hint=f"there: {names}")
+        raise Gone(f"the Ray at {self.dashboard.where} knows no job {name!r}", hint=f"there: {names}")
 
     def list(self) -> list[RayJob]:
         """All that were submitted, by their ids; drivers that were started otherwise are none."""
@@ -125,6 +130,9 @@ class Jobs:
         }
         if wanted.package:
             body["runtime_env"] = {"working_dir": f"gcs://{wanted.package}"}
+        if wanted.patience is not None:
+            given = {"env_vars": {STOP_WAIT: str(wanted.patience)}}
+            body["runtime_env"] = body.get("runtime_env", {}) | given
         data = json.dumps(body).encode()
 
         def ask() -> None:
@@ -197,6 +205,7 @@ def shown(job: RayJob, now: float) -> Json:
         "age": None if began is None else max(0.0, round(now - began, 3)),
         "seconds": None if began is None else max(0.0, round(until - began, 3)),
         "metadata": dict(job.metadata),
+        "study": job.metadata.get("study"),
         "final": job.is_final,
         "outcome": word(job),
         "exit_code": job.code,

@@ -19,6 +19,8 @@ from hpsearch.redaction import redact
 from hpsearch.ship.api import NoAnswer, refusal
 
 PROGRAM = "kubectl"
+# Where our objects are unless somebody says otherwise.
+NAMESPACE = "hpsearch"
 # Whom a laptop's user does not want to wait for longer (seconds).
 PATIENCE = 60.0
 LOGIN_WITHIN = 120.0  # a login may ask its user something
@@ -72,7 +74,7 @@ class Kubectl:
         current = context or str(found.get("current-context") or "the current context")
         contexts = found.get("contexts") or [{}]
         own = (contexts[0].get("context") or {}).get("namespace")
-        return cls(namespace or own or "default", current, options, program)
+        return cls(namespace or own or NAMESPACE, current, options, program)
 
     def ask(self, method: str, target: str, body: bytes | None, limit: float) -> KubectlReply:
         """One request by a process of its own. Raises UsageError if there is no kubectl."""

@@ -15,6 +15,8 @@ from hpsearch.redaction import redact
 
 Json = dict[str, Any]
 API, KIND = "ray.io/v1", "RayJob"
+# The annotation that names its study.
+STUDY = "hpsearch/study"
 # What the deployment status says; everything else is on its way.
 COMPLETE, FAILED, INVALID = "Complete", "Failed", "ValidationFailed"
 FINAL = (COMPLETE, FAILED, INVALID)
@@ -52,6 +54,7 @@ class Life:
     ended: str
     head_since: str
     deleting: bool
+    study: str
     labels: Mapping[str, str]
 
     @property
@@ -94,6 +97,7 @@ def life(rayjob: Json) -> Life:
         ended=str(status.get("endTime") or ""),
         head_since=_head_since(status.get("rayClusterStatus") or {}),
         deleting=bool(meta.get("deletionTimestamp")),
+        study=str((meta.get("annotations") or {}).get(STUDY) or ""),
         labels=dict(meta.get("labels") or {}),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpsearch.errors import Interrupted, UsageError
 from hpsearch.ship import kuberay
-from hpsearch.ship.api import Client, Missing, NoAnswer
+from hpsearch.ship.api import Client, Gone, Missing, NoAnswer
 from hpsearch.ship.kuberay import Life
 
 Json = dict[str, Any]
@@ -53,6 +53,7 @@ def shown(life: Life, now: datetime) -> Json:
         "age": kuberay.age(life.created, now),
         "head_age": kuberay.age(life.head_since, now),
         "deleting": life.deleting,
+        "study": life.study or None,
         "final": life.is_final,
         "outcome": ended.word if ended else None,
         "exit_code": ended.code if ended else None,
@@ -72,16 +73,29 @@ def logs(client: Client, name: str, *, follow: bool = False) -> Iterator[str]:
         if pod is not None:
             yield from _lines(client, pod, follow, read)
         elif not follow or life.is_final:
-            raise UsageError(
-                f"RayJob {name} has no submitter's pod to read from: "
-                + ("it is gone" if life.is_final else f"it is {life.phase or 'new'}"),
-                hint="its driver's log is stored in MLflow" if life.is_final else "wait for it with --follow",
-            )
+            raise _without_log(life)
         # What was at its end before it was read has nothing more to say.
         if not follow or (life.is_final and pod is not None and _has_ended(pod)):
             return
         client.clock.sleep(LOOK)
         found = _find(client, _path(client, "rayjobs", name))
+
+
+def _without_log(life: Life) -> UsageError:
+    """What is there instead of a driver's log, which is in its submitter's pod and nowhere else."""
+    ended = kuberay.ending(life)
+    if ended is None:
+        return UsageError(
+            f"RayJob {life.name} has printed nothing yet: it is {life.phase or 'new'}",
+            hint=f"wait for it with --follow; `kubectl get pods -n {life.namespace}` says what it waits for",
+        )
+    said = f", and said: {life.message}" if life.message else ""
+    study = f"the study {life.study}" if life.study else "its study"
+    return UsageError(
+        f"the log of RayJob {life.name} went with its submitter's pod; it has {ended.word} "
+        f"(exit code {ended.code}){said}",
+        hint=f"MLflow and the store have {study}, each trial with its reason",
+    )
 
 
 def stop(client: Client, name: str, within: float = 300.0) -> Stopped:
@@ -173,7 +187,7 @@ def _rayjob(client: Client, name: str) -> Json:
         return found
     there = [each["metadata"]["name"] for each in client.get(_path(client, "rayjobs"))["items"]]
     names = ", ".join(sorted(there)[:20]) or "none"
-    raise UsageError(
+    raise Gone(
         f"there is no RayJob {name!r} in namespace {client.road.namespace} of {client.road.place}",
         hint=f"there: {names}",
     )

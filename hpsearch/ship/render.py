@@ -9,10 +9,11 @@ from typing import Any
 
 from hpsearch.ship import pods
 from hpsearch.ship.job import DEADLINE_SLACK, Gi, Group, Job, Mi, Profile, Submitter
+from hpsearch.ship.kuberay import STUDY
 from hpsearch.ship.pods import Object
 
 QUEUE, QUEUE_PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
-STUDY, SHA256, DIGEST = "hpsearch/study", "hpsearch/space-sha256", "hpsearch/image-digest"
+SHA256, DIGEST = "hpsearch/space-sha256", "hpsearch/image-digest"
 SCHEDULED_TIME = "hpsearch/scheduled-time"
 # For Ray's shared memory on the head; nothing but reports of a few bytes goes there.
 HEAD_OBJECT_STORE = 256 * Mi

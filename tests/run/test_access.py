@@ -95,3 +95,8 @@ def test_a_ray_here_that_asks_for_the_token_that_lies_here_gets_it(
     (tmp_path / ".ray" / "auth_token").write_text("secret")
     assert access.check(f"127.0.0.1:{port}", home) is wanted
     assert not access.check(f"127.0.0.1:{port}", home | {access.MODE: "disabled"}), "the user has decided"
+
+
+def test_who_is_kept_out_of_a_ray_that_listens_hears_of_tokens() -> None:
+    assert "does it ask for a token? export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE" in access.likely({})
+    assert "is the token the cluster's?" in access.likely({access.MODE: "token"})

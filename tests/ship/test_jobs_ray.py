@@ -297,6 +297,10 @@ def test_what_ray_says_of_jobs_is_what_we_read(head: Head) -> None:
     assert jobs.stop("stays")
     assert (head.ended("stays").status, head.ended("stays").code) == ("STOPPED", 3)
     assert "".join(jobs.tail("stays")) == jobs.logs("stays")
+    # How long a job has to end is its own word, which goes before its head's 45 s.
+    jobs.submit(Submission("hasty", "echo $RAY_JOB_STOP_WAIT_TIME_S seconds", patience=7))
+    assert head.ended("hasty").status == "SUCCEEDED"
+    assert "\n7 seconds\n" in jobs.logs("hasty")
     jobs.forget("stays")
     assert jobs.find("stays") is None
 

@@ -34,7 +34,8 @@ def cluster(tmp_path: Path) -> Iterator[World]:
 
 def begun(cluster: World, name: str = "sweep", **spec: Any) -> None:
     whole = {"entrypoint": "true", "backoffLimit": 2, "rayClusterSpec": {"headGroupSpec": HEAD}} | spec
-    cluster.store.create(RAY_JOB, SPACE, {"metadata": {"name": name, "labels": LABELS}, "spec": whole})
+    meta = {"name": name, "labels": LABELS, "annotations": {"hpsearch/study": "night"}}
+    cluster.store.create(RAY_JOB, SPACE, {"metadata": meta, "spec": whole})
     cluster.operator.settle()
 
 
@@ -133,15 +134,19 @@ def test_a_followed_log_outlives_dropped_streams_and_attempts_and_repeats_nothin
     assert told == ["one", "two", "two again", "line 2", "line 3", "again"]
 
 
-def test_a_log_whose_pod_is_gone_is_to_be_found_in_mlflow(cluster: World) -> None:
+def test_a_log_that_went_with_its_pod_is_told_as_gone_with_what_is_known_of_its_end(cluster: World) -> None:
     begun(cluster)
-    cluster.operator.ray.end("SUCCEEDED")
+    cluster.operator.ray.end("SUCCEEDED", "all of it is done")
     cluster.operator.settle()
     cluster.store.delete(JOB, SPACE, "sweep")
     for follow in (False, True):
-        with pytest.raises(UsageError, match="no submitter") as gone:
+        with pytest.raises(UsageError) as gone:
             list(rayjobs.logs(cluster.admin(hurried()), "sweep", follow=follow))
-        assert "MLflow" in gone.value.hint
+        assert gone.value.message == (
+            "the log of RayJob sweep went with its submitter's pod; "
+            "it has succeeded (exit code 0), and said: all of it is done"
+        )
+        assert gone.value.hint == "MLflow and the store have the study night, each trial with its reason"
 
 
 def test_a_log_before_there_is_a_pod_is_waited_for_if_it_is_followed(cluster: World) -> None:
@@ -203,6 +208,16 @@ def laptop(cluster: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> K
     for name, value in tool.environment.items():
         monkeypatch.setenv(name, value)
     return Kubectl.here()
+
+
+def test_a_context_that_names_no_namespace_means_ours(
+    cluster: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = kubectl(tmp_path / "kubectl", cluster.api, "")
+    for name, value in tool.environment.items():
+        monkeypatch.setenv(name, value)
+    assert Kubectl.here().namespace == "hpsearch"
+    assert Kubectl.here("other").namespace == "other"
 
 
 def test_kubectl_is_a_road_like_a_pods_account(cluster: World, laptop: Kubectl) -> None:

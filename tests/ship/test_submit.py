@@ -107,7 +107,8 @@ def test_a_sweep_and_its_code_are_submitted_once_and_found_again_by_name(
     assert asked["entrypoint"] == run
     assert asked["metadata"]["space_sha256"] == spec.sha256
     (stored,) = ray.packages
-    assert asked["runtime_env"] == {"working_dir": f"gcs://{stored}"}
+    patience = {"RAY_JOB_STOP_WAIT_TIME_S": "45"}
+    assert asked["runtime_env"] == {"working_dir": f"gcs://{stored}", "env_vars": patience}
     with zipfile.ZipFile(io.BytesIO(ray.packages[stored])) as archive:
         assert archive.namelist() == ["own_parts.py", "own_trainer.py", "sweep.yaml"]
         assert archive.read("sweep.yaml").decode() == OWN
@@ -284,6 +285,44 @@ def test_an_unknown_name_is_told_what_to_do(hpsearch: Command, monkeypatch: pyte
     assert hpsearch("status").out == "no jobs\n"
 
 
+def test_a_job_that_its_place_has_forgotten_is_gone_and_no_error(
+    ray: FakeRay, hpsearch: Command, place: Path
+) -> None:
+    records.keep(place / "studies", records.Record("a", records.Target.JOBS, "a", "/s", address=ray.address))
+    told = hpsearch("status")
+    assert (told.out, told.err) == (
+        "a  jobs  gone: its place has forgotten it; submit it again to go on\n",
+        "",
+    )
+    assert "knows no job 'a'" in hpsearch("status", "a").err
+
+
+def test_the_store_of_this_shell_does_not_travel_and_that_is_said(
+    ray: FakeRay, hpsearch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("submit", "sweep.yaml", "--to", "jobs", "--address", ray.address)
+    assert "HPSEARCH_STORE" not in hpsearch(*words).err
+    monkeypatch.setenv("HPSEARCH_STORE", "postgresql://me:hunter22@db/studies")
+    told = hpsearch(*words)
+    assert "HPSEARCH_STORE is set here, and does not travel" in told.err
+    assert "hunter22" not in told.out + told.err
+
+
+def test_a_webhook_travels_by_the_name_of_its_variable(
+    hpsearch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TEAM_HOOK", raising=False)
+    for target in ("jobs", "slurm", "local"):
+        words = ("submit", "sweep.yaml", "--to", target, "--dry-run", "--webhook-env", "TEAM_HOOK")
+        assert "--webhook-env TEAM_HOOK" in hpsearch(*words).out
+    told = hpsearch("submit", "sweep.yaml", "--to", "local", "--webhook-env", "TEAM_HOOK")
+    assert (told.code, "TEAM_HOOK, which is not set" in told.err) == (2, True)
+    kuberay = ("submit", "sweep.yaml", "--to", "kuberay", "--image", IMAGE, "--dry-run")
+    told = hpsearch(*kuberay, "--webhook-env", "TEAM_HOOK")
+    assert (told.code, "--webhook-secret" in told.err) == (2, True)
+    assert hpsearch("submit", "sweep.yaml", "--to", "local", "--webhook-secret", "hook").code == 2
+
+
 # -- this machine -----------------------------------------------------------------------------------
 
 
@@ -333,6 +372,7 @@ def test_a_sweep_in_the_background_is_waited_for_with_its_exit_code(
     assert "study mine failed" in told.out
     again = hpsearch(*words, "--json")
     assert (again.code, again.answer["outcome"]) == (3, "failed")
+    assert "is there already (failed)" in again.err
     (job,) = hpsearch("status", "--json").answer["jobs"]
     assert (job["target"], job["exit_code"]) == ("local", 3)
     assert "study mine failed" in hpsearch("logs", job["name"]).out
@@ -464,7 +504,9 @@ def test_a_dry_run_prints_manifests_and_asks_no_cluster(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     (place / "sweep.yaml").write_text(SWEEP)
-    told = hpsearch("submit", "sweep.yaml", "--to", "kuberay", "--image", IMAGE, "--dry-run")
+    words = ("submit", "sweep.yaml", "--to", "kuberay", "--image", IMAGE, "--dry-run")
+    assert "key: address" in hpsearch(*words, "--webhook-secret", "hook:address").out
+    told = hpsearch(*words)
     kinds = [each["kind"] for each in yaml.safe_load_all(told.out)]
     assert (told.code, sorted(kinds)) == (0, ["ConfigMap", "PodDisruptionBudget", "RayJob"])
     assert hpsearch("submit", "sweep.yaml", "--to", "kuberay", "--dry-run").code == 2
