@@ -154,7 +154,8 @@ def _ray(
                 hint="install the same Ray and Python on all nodes, or use one image for all of them",
             ) from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ServiceUnavailable(f"Ray cannot be reached {where}: {reason}") from error
+        hint = access.likely() if address else ""
+        raise ServiceUnavailable(f"Ray cannot be reached {where}: {reason}", hint=hint) from error
     finally:
         hear_again()
     try:
