@@ -58,9 +58,11 @@ class Host:
         deadline = time.monotonic() + 10
         while left := [pid for pid in self.pids() if pid not in spared]:
             assert time.monotonic() < deadline, f"{left} do not die"
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            # First all are stopped: none may tell of another's end.
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, number)
             time.sleep(0.05)
 
 

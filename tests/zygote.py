@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,18 +64,29 @@ class Driver:
 
 
 class Zygote:
-    """Starts drivers; close it when done. Each of them is waited for by its own parent, the zygote."""
+    """Starts drivers; close it when done. Each of them is waited for by its own parent, the zygote.
 
-    def __init__(self, scratch: Path) -> None:
+    `before`: words that run a command elsewhere, as its own process. `also`: what else it imports.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        before: Sequence[str] = (),
+        environment: Mapping[str, str] = os.environ,
+        also: Sequence[str] = (),
+    ) -> None:
         self._scratch = scratch
         scratch.mkdir(parents=True, exist_ok=True)
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__],
+            [*before, sys.executable, "-W", "ignore", __file__, *also],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            env={**environment, **threads},
         )
+        self.pid = self._process.pid
         self._drivers: dict[int, Driver] = {}
         self._asking, self._changed = threading.Lock(), threading.Condition()
         self._started: list[int] = []
@@ -122,7 +133,7 @@ class Zygote:
             assert self._process.stdin
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
-            assert self._changed.wait_for(lambda: self._started, 60), "the zygote does not answer"
+            assert self._changed.wait_for(lambda: self._started, 200), "the zygote does not answer"
             pid = self._started.pop()
             driver = self._drivers[pid] = Driver(pid, streams, self)
             if pid in self._early:
@@ -173,7 +184,7 @@ def _main() -> None:
     import warnings
 
     warnings.simplefilter("ignore")
-    for name in HEAVY:
+    for name in (*HEAVY, *sys.argv[1:]):
         importlib.import_module(name)
     assert threading.active_count() == 1, threading.enumerate()
     tell = os.dup(1)

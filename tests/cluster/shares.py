@@ -1,4 +1,4 @@
-"""A trainer that notes which share of a machine it was given, and waits until another has noted its own."""
+"""A trainer that notes which share of a machine it was given, and waits until others have noted theirs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 
 from hpsearch.train.learner import Context, Measurement
 
-MEETING = 60.0  # seconds
+MEETING = 200.0  # seconds
 
 
 def train(params: dict[str, Any], context: Context) -> Iterator[Measurement]:
-    """One measurement, in the presence of another trial."""
+    """One measurement, in the presence of so many trials."""
     share = {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "threads": torch.get_num_threads()}
     young = context.directory / "share.young"
     young.write_text(json.dumps(share))
     young.rename(context.directory / "share.json")
     until = time.monotonic() + MEETING
-    while len(list(context.directory.parent.glob("*/share.json"))) < 2:
+    while len(list(context.directory.parent.glob("*/share.json"))) < params["together"]:
         assert time.monotonic() < until, "it is alone"
         time.sleep(0.05)
     yield Measurement(context.max_steps, {"loss": 0.0})

@@ -24,10 +24,11 @@ trainingInput:
   hyperparameters:
     goal: MINIMIZE
     hyperparameterMetricTag: loss
-    maxTrials: 2
-    maxParallelTrials: 2
+    maxTrials: {trials}
+    maxParallelTrials: {trials}
     params:
       - {{parameterName: x, type: DOUBLE, minValue: 0, maxValue: 1}}
+      - {{parameterName: together, type: DISCRETE, discreteValues: [{trials}]}}
 hpsearch:
   maxSteps: 1
   measureEvery: 1
@@ -44,9 +45,9 @@ def with_gpus(ray_cluster: Any) -> Iterator[str]:
     ray_cluster.remove_node(node)
 
 
-def shares(directory: Path, address: str, resources: str) -> list[dict[str, Any]]:
-    """What two trials that run at the same time were given."""
-    reading = parse(FILE.format(resources=resources), "shares.yaml")
+def shares(directory: Path, address: str, resources: str, trials: int = 2) -> list[dict[str, Any]]:
+    """What trials that run at the same time were given."""
+    reading = parse(FILE.format(resources=resources, trials=trials), "shares.yaml")
     assert reading.spec, reading.errors
     study = Study("s", "u", 1, reading.spec, directory / "s")
     store = Store.create(study, "sqlite:///none.db")
@@ -58,7 +59,7 @@ def shares(directory: Path, address: str, resources: str) -> list[dict[str, Any]
     search.epoch = history.epoch
     try:
         cluster.run(search, address=address)
-        assert [trial.state for trial in search.trials.values()] == [State.COMPLETED] * 2
+        assert [trial.state for trial in search.trials.values()] == [State.COMPLETED] * trials
     finally:
         search.conclude(9)
         store.close()
@@ -78,4 +79,4 @@ def test_whole_gpus_are_ones_own_and_halves_are_shared_and_threads_follow_cpus(
 
 
 def test_a_trial_without_a_gpu_sees_none(tmp_path: Path, with_gpus: str) -> None:
-    assert [share["gpus"] or "" for share in shares(tmp_path, with_gpus, "{cpu: 1}")] == ["", ""]
+    assert [share["gpus"] or "" for share in shares(tmp_path, with_gpus, "{cpu: 1}", trials=1)] == [""]
