@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from zoo_studies import study_of
 
 from hpsearch.errors import UsageError
-from hpsearch.run import cluster, local
+from hpsearch.run import cluster, local, nodes
+from hpsearch.run.place import Place
+from hpsearch.run.ranks import Whereabouts
+from hpsearch.run.team import Team
+from hpsearch.run.wire import decode
+from hpsearch.spec.model import Resources
 from hpsearch.study.history import StoreReader
-from hpsearch.study.trial import Cause, Outcome, State, Trial
+from hpsearch.study.trial import Cause, Launch, Outcome, State, Trial
 
 pytestmark = pytest.mark.slow
+HERE = Whereabouts("here", "127.0.0.1")
 KINDS = ("fine", "process_killed", "worker_killed", "raises", "pruned", "last")
 
 
@@ -29,7 +38,10 @@ def shared(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         limits="{maxFailedTrials: 100}",
         checkpoints="{keep: ALL}",
     )
+    awaited: list[str | None] = []
+    search._journal.at[1] = lambda: awaited.append(nodes.awaited(Resources(workers=2)))  # type: ignore[attr-defined]
     cluster.run(search, address=ray_address)
+    assert awaited == [None], "a trial that has its place waits for none, whatever is free"
     assert search.conclude(9).outcome is Outcome.COMPLETED
     trials = StoreReader(search.study.directory).history().trials
     search._journal.store.close()  # type: ignore[attr-defined]
@@ -88,18 +100,52 @@ def test_nothing_is_left_of_any_trial_however_it_ended(shared) -> None:
     assert [pid for pid in everyone if Path(f"/proc/{pid}").exists()] == []
 
 
-def test_an_unmodified_program_finds_the_other_workers_and_ends_with_the_first(
-    ray_address: str, tmp_path: Path
-) -> None:
+class Beside:
+    """Another process of a trial, on this machine and without Ray."""
+
+    def __init__(self) -> None:
+        self._place = Place(every=0.05, leads=False)
+
+    def where(self) -> Whereabouts:
+        return HERE
+
+    def start(self, launch: Launch) -> None:
+        self._place.relaunch({"launch": json.dumps(launch.to_json())})
+
+    def hear(self) -> Mapping[str, Any]:
+        return self._place.step()
+
+    def is_cut_off(self) -> bool:
+        return False
+
+    def part(self) -> None:
+        self._place.part()
+
+    def end(self) -> None:
+        self._place.abandon()
+
+    def gone(self, seconds: float) -> bool:
+        return True
+
+
+def test_an_unmodified_program_finds_the_other_workers_and_ends_with_the_first(tmp_path: Path) -> None:
     search = study_of(tmp_path, "lingers", module="programs.finds_the_others", resources="{workers: 2}")
-    cluster.run(search, address=ray_address)
+    launch = search.suggest(1)
+    assert launch
+    place = Place(slot=lambda: Team(2, HERE, lambda rank: Beside()))
+    place.relaunch({"launch": json.dumps(launch.to_json()), "by": [0, 1, 1]})
     [trial] = search.trials.values()
+    while trial.ending is None:
+        result = place.step()
+        assert not result["lost"], result
+        search.measure(0, 1, [decode(line) for line in result["lines"]], 2)
+    place.abandon()
     search._journal.store.close()  # type: ignore[attr-defined]
     assert ending(trial) == (State.COMPLETED, "finished at step 1")
     assert [m.metrics for m in trial.measurements] == [{"loss": 3.0}], "1 of the first, 2 of the second"
-    place = tmp_path / "study/trials/0000"
-    assert "rank 0 of 2 local 0" in (place / "output.log").read_text()
-    assert "rank 1 of 2 local 1" in (place / "output.rank-1.log").read_text()
+    directory = tmp_path / "study/trials/0000"
+    assert "rank 0 of 2 local 0" in (directory / "output.log").read_text()
+    assert "rank 1 of 2 local 1" in (directory / "output.rank-1.log").read_text()
 
 
 def test_local_runs_say_that_a_trial_is_one_process_there(tmp_path: Path) -> None:
