@@ -63,7 +63,7 @@ def _kubernetes(target: Target, made: Schedule, spec: Spec, wishes: Wishes) -> R
     if made.environment or made.options:
         raise UsageError(
             "--env-file, --local, --address and --webhook-env are for machines, not for Kubernetes",
-            hint="there secrets come by --store-secret and --mlflow-secret",
+            hint="there secrets come by --store-secret, --mlflow-secret and --webhook-secret",
         )
     notes: list[str] = []
     if target is Target.CRONJOB:
