@@ -98,7 +98,8 @@ def launch(
 
     Exit codes: 0 succeeded or skipped; 2 refused or invalid; 3 failed, stopped or deleted; 4 a deadline or
     --timeout; 69 the API server is silent; 73 an overlap outside of a schedule; 75 interrupted, which leaves
-    the RayJob running; a failed driver's own code where that is one of these.
+    the RayJob running, or no room in the quota for an hour; a failed driver's own code where that is one of
+    these.
     """
     # Signals are heard from here on: the imports alone take a second.
     stop = Stop("a RayJob that was created goes on", "the Job's next pod goes on with it")

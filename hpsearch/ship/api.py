@@ -12,6 +12,7 @@ import http.client
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ LONGEST_TEXT = 500  # characters of a server's message
 BUSY = (429, 500, 502, 503, 504)
 # How a 403 of the quota's begins after its object's name: it frees itself, rights do not.
 _OVER_QUOTA = "exceeded quota: "
+_NEVER_FITS = re.compile(r"used: [^=]+=0(,[^=]+=0)*, limited: ")
 _HINTS = {
     400: "the object does not fit this cluster's KubeRay, which must be 1.7 or newer",
     401: "the token is not accepted: does the account still exist, are you logged in?",
@@ -295,7 +297,7 @@ def refusal(request: str, reply: Reply, raw: bytes) -> Exception:
         if request.startswith("POST "):
             return AlreadyThere(what)
         return Interrupted(what, hint="somebody else changes the same object: run it again")
-    if status == 403 and _OVER_QUOTA in message:
+    if status == 403 and _OVER_QUOTA in message and not _NEVER_FITS.search(message):
         return OverQuota(status, what, hint="raise the quota, or end what uses it: kubectl describe quota")
     kind = Missing if status == 404 else Refused
     return kind(status, what, hint=_HINTS.get(status, "the server's message says why"))

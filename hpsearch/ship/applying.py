@@ -9,8 +9,9 @@ from hpsearch.ship.kuberay import Outcome
 from hpsearch.ship.objects import Json, Say
 from hpsearch.ship.render import render
 
-# For what a RayJob's deletion takes along, and between two looks at it (seconds).
+# For what a RayJob's deletion takes along, which may be a quota's room, too; and between two looks (seconds).
 CLEARED_WITHIN, LOOK = 120.0, 1.0
+PATIENCE = objects.Patience(CLEARED_WITHIN, CLEARED_WITHIN, LOOK)
 
 
 def apply(client: Client, job: Job, say: Say) -> Json:
@@ -24,7 +25,7 @@ def apply(client: Client, job: Job, say: Say) -> Json:
     if ended and not _is_done(ended):
         say(f"RayJob {job.name} ended before its study was done ({ended.reason}): it runs again")
         rayjobs.stop(client, job.name)
-    return objects.ensure(client, rendered, None, say, CLEARED_WITHIN, LOOK)
+    return objects.ensure(client, rendered, None, say, PATIENCE)
 
 
 def followed(client: Client, rayjob: Json, say: Say) -> Outcome:

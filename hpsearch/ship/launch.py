@@ -27,6 +27,8 @@ from hpsearch.spec.model import Spec
 LOOK = 10.0
 # For what its owner's deletion takes along: a replaced tick's cluster, an object of an earlier Job's.
 CLEARED_WITHIN = 600.0
+# For a quota that other sweeps use up. After it the Job's next pod goes on waiting.
+QUOTA_WITHIN = 3600.0
 
 
 def job_of(spec: Spec, wishes: Wishes, own: OwnJob) -> Job:
@@ -74,8 +76,8 @@ class Launcher:
     def launch(self, job_name: str) -> Outcome:
         """Start the sweep of a Job, or find it started, and wait for its end if that is wanted.
 
-        Raises UsageError for what is refused, StudyBusy for an overlap outside of a schedule, and
-        ServiceUnavailable when the server is silent.
+        Raises UsageError for what is refused, StudyBusy for an overlap outside of a schedule, StillOverQuota
+        where others leave no room, and ServiceUnavailable when the server is silent.
         """
         self.own = own = own_job(self._client.get(objects.path(self._client, "Job", job_name)))
         if self._wanted.timeout is not None:
@@ -89,7 +91,14 @@ class Launcher:
         found = objects.find(self._client, "RayJob", job.name)
         if not (found and objects.belongs(found, own.uid)) and (before := self._overlap(own, job)):
             return before
-        rayjob = objects.ensure(self._client, rendered, own.owner, self._say, CLEARED_WITHIN, LOOK)
+        quota = min(QUOTA_WITHIN, self._until - self._clock.now())
+        patience = objects.Patience(CLEARED_WITHIN, quota, LOOK)
+        try:
+            rayjob = objects.ensure(self._client, rendered, own.owner, self._say, patience)
+        except objects.StillOverQuota as full:
+            if self._clock.now() < self._until:
+                raise
+            return _timeout(full.message)
         if not self._wanted.wait:
             return kuberay.outcome(rayjob) or Outcome("started", kuberay.DONE)
         end = objects.followed(self._client, rayjob, self._say, self._until)

@@ -14,11 +14,11 @@ from kube_kinds import JOB, KINDS, RAY_JOB
 from kube_server import Fault
 from kube_world import IMAGE, SPACE, SWEEP, World, crd_checks, world
 
-from hpsearch.errors import ServiceUnavailable, StudyBusy, UsageError
+from hpsearch.errors import Interrupted, ServiceUnavailable, StudyBusy, UsageError
 from hpsearch.ship.api import Refused, Time
 from hpsearch.ship.choices import Overlap
 from hpsearch.ship.kuberay import Outcome
-from hpsearch.ship.launch import Launcher, Wanted, job_of
+from hpsearch.ship.launch import QUOTA_WITHIN, Launcher, Wanted, job_of
 from hpsearch.ship.making import Wishes
 from hpsearch.ship.own_job import own_job, rayjob_name
 from hpsearch.spec.model import Spec
@@ -432,6 +432,18 @@ def test_what_stays_somebody_elses_is_refused_with_2(cluster: World, launch: Sta
     assert f"kubectl delete rayjob {NAME}" in refused.value.hint
 
 
+def test_what_belongs_to_nobody_and_is_of_another_file_is_refused_with_2(
+    cluster: World, launch: Start
+) -> None:
+    cluster.own_job()
+    metadata = {"name": NAME, "annotations": {"hpsearch/space-sha256": "0" * 64}}
+    cluster.store.create(RAY_JOB, SPACE, {"metadata": metadata, "spec": {}})
+    with pytest.raises(UsageError, match="of another file: 000000000000") as refused:
+        launch().end()
+    assert refused.value.exit_code == 2
+    assert everything(cluster) == [[NAME], [], []]
+
+
 def test_what_belongs_to_nobody_is_gone_on_with(cluster: World, launch: Start) -> None:
     cluster.own_job()
     cluster.store.create(RAY_JOB, SPACE, {"metadata": {"name": NAME}, "spec": {}})
@@ -458,6 +470,94 @@ def test_a_refused_creation_ends_with_2(cluster: World, launch: Start, status: i
     with pytest.raises(Refused, match=f"HTTP {status}") as refused:
         launch().end()
     assert refused.value.exit_code == 2
+
+
+FULL = (
+    'rayjobs.ray.io "nightly" is forbidden: exceeded quota: hpsearch, requested: count/rayjobs.ray.io=1, '
+    "used: count/rayjobs.ray.io=20, limited: count/rayjobs.ray.io=20"
+)
+
+
+def test_a_quota_that_others_use_up_is_waited_for(cluster: World, launch: Start) -> None:
+    cluster.own_job()
+    cluster.api.faults.append(Fault("POST", "rayjobs", status=403, message=FULL, times=3))
+    launcher = launch()
+    watched(cluster)
+    assert everything(cluster) == ALL
+    assert len([said for said in launcher.said if "exceeded quota: hpsearch" in said]) == 1
+    succeed(cluster)
+    assert launcher.end().code == 0
+
+
+def test_a_quota_that_stays_used_up_ends_with_75_and_the_jobs_next_pod_waits_on(
+    cluster: World, launch: Start
+) -> None:
+    cluster.own_job()
+    cluster.api.faults.append(Fault("POST", "rayjobs", status=403, message=FULL, times=10_000))
+    launcher = launch()
+    with pytest.raises(Interrupted, match="exceeded quota") as full:
+        launcher.end()
+    assert full.value.exit_code == 75
+    assert "kubectl describe quota" in full.value.hint
+    assert launcher.clock.time.now() >= QUOTA_WITHIN
+
+
+def test_a_quota_that_stays_used_up_until_the_timeout_ends_with_4(cluster: World, launch: Start) -> None:
+    cluster.own_job()
+    cluster.api.faults.append(Fault("POST", "rayjobs", status=403, message=FULL, times=10_000))
+    ended = launch(Wanted(timeout=300.0)).end()
+    assert (ended.word, ended.code) == ("timeout", 4)
+    assert "exceeded quota" in ended.message
+
+
+def test_a_quota_that_never_has_room_is_refused_at_once(cluster: World, launch: Start) -> None:
+    cluster.own_job()
+    never = FULL.replace("=20", "=0")
+    cluster.api.faults.append(Fault("POST", "rayjobs", status=403, message=never, times=99))
+    launcher = launch()
+    with pytest.raises(Refused, match=r"limited: count/rayjobs\.ray\.io=0"):
+        launcher.end()
+    assert launcher.clock.pauses == 0
+
+
+def test_what_was_created_is_found_though_the_quota_is_full_since(cluster: World, launch: Start) -> None:
+    """Quotas are looked at before names: the answer is 403, not 409."""
+    cluster.own_job()
+    launch(Wanted(wait=False)).end()
+    cluster.api.faults.append(Fault("POST", "", status=403, message=FULL, times=10_000))
+    launcher = launch()
+    watched(cluster)
+    succeed(cluster)
+    assert launcher.end().code == 0
+    assert everything(cluster) == ALL
+
+
+def test_two_creations_that_count_against_one_quota_are_no_name_that_is_taken(
+    cluster: World, launch: Start
+) -> None:
+    cluster.own_job()
+    said = "Operation cannot be fulfilled on resourcequotas: the object has been modified"
+    cluster.api.faults.append(Fault("POST", "rayjobs", status=409, message=said, times=2))
+    launcher = launch()
+    watched(cluster)
+    assert launcher.said[0] == f"RayJob {NAME} created"
+    succeed(cluster)
+    assert launcher.end().code == 0
+
+
+@pytest.mark.parametrize("phase", ["Paused", "Waiting", "Suspending", "SomethingNew"])
+def test_a_status_that_nobody_has_heard_of_or_that_goes_back_is_no_end(
+    cluster: World, launch: Start, phase: str
+) -> None:
+    cluster.own_job()
+    launcher = launch()
+    watched(cluster)
+    for status in ({"jobDeploymentStatus": "Running"}, {"jobDeploymentStatus": phase, "jobStatus": "LOST"}):
+        cluster.set_status(status)
+    cluster.set_status({"jobDeploymentStatus": "Initializing", "jobStatus": ""})
+    cluster.set_status({"jobDeploymentStatus": "Running"})
+    succeed(cluster)
+    assert launcher.end().code == 0
 
 
 def test_a_role_without_budgets_is_told_so(cluster: World, launch: Start) -> None:
