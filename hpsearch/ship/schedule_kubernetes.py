@@ -58,7 +58,15 @@ def cron_job(schedule: Schedule, spec: Spec, wishes: making.Wishes, period: time
 
 
 def ray_cron_job(schedule: Schedule, spec: Spec, wishes: making.Wishes) -> list[Object]:
-    """The sweep's file and the RayCronJob; a driver finds its tick's time itself, the newest that was due."""
+    """The sweep's file and the RayCronJob; a driver finds its tick's time itself, the newest that was due.
+
+    Raises UsageError for a queue, which would never see it.
+    """
+    if wishes.queue or wishes.queue_priority:
+        raise UsageError(
+            f"--kueue {wishes.queue or ''}: a RayCronJob's jobs have no labels, and Kueue never sees them",
+            hint="use --as cronjob, whose launcher queues each tick, or leave --kueue out",
+        )
     name = name_of(schedule.name, LONGEST_RAYCRONJOB)
     job = making.job(spec, replace(wishes, name=name))
     config_map = _config_map(name, spec)

@@ -450,6 +450,13 @@ def test_manifests_are_applied_by_kubectl(schedule: Run, place: Path) -> None:
     assert (place / "asked").read_text() == "kubectl apply -f -\n" + printed
 
 
+def test_a_raycronjob_that_is_to_be_queued_is_refused(schedule: Run) -> None:
+    told = schedule(*CRON, "--as", "raycronjob", "--image", IMAGE, "--kueue", "gpus")
+    assert (told.code, told.out) == (2, "")
+    assert "Kueue never sees them" in told.err
+    assert "--as cronjob" in told.err
+
+
 def test_a_raycronjob_is_warned_of_and_its_driver_finds_the_tick_itself(schedule: Run) -> None:
     told = schedule(*CRON, "--as", "raycronjob", "--image", IMAGE, "--webhook-secret", "hook")
     assert "a RayCronJob is alpha" in told.err
