@@ -179,11 +179,16 @@ class Job:
         return found
 
 
+def _port(number: int) -> int:
+    """The first of the ports of a job's Ray; by itself Ray gives workers those from 10002 to 19999."""
+    return 20_000 + number % 1000 * 10
+
+
 def _number() -> int:
     """A job number of which nothing is left from before, and whose ports are free."""
     while True:
         number = random.randrange(10**7, 10**9)
-        ports = [10_000 + number % 2000 * 10 + offset for offset in range(5)]
+        ports = [_port(number) + offset for offset in range(5)]
         try:
             for port in ports:
                 socket.create_server(("127.0.0.1", port)).close()
@@ -213,10 +218,13 @@ def test_the_result_is_the_status_files_whatever_the_driver_leaves_with(job: Job
     assert not job.requeued
     assert job.cleared()
     head, worker = (line for line in job.asked if line.startswith("ray start"))
-    port = 10_000 + job.number % 2000 * 10
+    port = _port(job.number)
     for word in (f"--port={port}", "--head", "--block", "--dashboard-host=127.0.0.1", "--num-cpus=1"):
         assert word in head.split()
     for word in (f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1", "--block"):
+        assert word in worker.split()
+    for word in ("--min-worker-port=0", "--max-worker-port=0"):
+        assert word in head.split()
         assert word in worker.split()
     [driver] = (line for line in job.asked if line.startswith("driver"))
     expected = f"driver run it's $HOME.yaml --scheduled-time 20261125T011700Z --address 127.0.0.1:{port} "
