@@ -8,7 +8,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from ports import free_port
 
 SUPERUSER, DEBIAN = "keeper", Path("/usr/lib/postgresql")
 # Each database is made from the template anew; smaller segments make a cluster cheap.
@@ -145,9 +145,3 @@ def served() -> Iterator[Server]:
             while (directory / "data/postmaster.pid").exists() and time.monotonic() < ended:
                 time.sleep(0.02)
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

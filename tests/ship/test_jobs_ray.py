@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 from kube_world import SWEEP
 from manifests import IMAGE
+from ports import free_port
 
 from hpsearch.errors import UsageError
 from hpsearch.ship import dashboard, making, render
@@ -129,10 +129,9 @@ def head(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Ite
     token.touch(0o600)
     token.write_text(secrets.token_hex(24))
     scratch = Path("/tmp") / f"jobs-{os.getpid()}"  # sockets have short paths
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports: list[int] = []
+    while len(ports) < len(PORTS):
+        ports += {free_port()} - set(ports)
     kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
     environment = kept | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from mlflow_facts import wait_for
-from postgres_server import Server, free_port
+from ports import free_port
+from postgres_server import Server
 from zygote import Zygote
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "mlflow-server"

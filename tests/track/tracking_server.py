@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -51,8 +50,9 @@ class Server:
     """One server at a port of its own; `start` returns when it answers."""
 
     def __init__(self, database: Path, stable: Stable) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        from ports import free_port
+
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._database = database
         self._stable = stable
