@@ -23,15 +23,20 @@ pytestmark = [pytest.mark.timeout(180)]
 ROOT = Path(__file__).parent.parent
 STATUS = {"completed": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "infeasible": "FAILED"}
 
+# While `hold` is in the studies' home, trials from the fifth on take a second for each measurement.
 TRAINER = """
 import os, signal, time
 from hpsearch.train.learner import Measurement
 
 def train(params, context):
+    hold = context.directory.parents[2] / "hold"
     with open(context.directory / "ledger", "a") as ledger:
         ledger.write(f"{context.attempt}\\n")
     for step in range(context.measure_every, context.max_steps + 1, context.measure_every):
         time.sleep(params.get("pause", 0))
+        until = time.monotonic() + 1
+        while context.number > 3 and hold.exists() and time.monotonic() < until:
+            time.sleep(0.01)
         if params.get("raises"):
             raise RuntimeError("this trainer never works")
         yield Measurement(step, {"loss": (params["x"] - 0.3) ** 2 + 1 / step, "extra": float(step)})
@@ -196,12 +201,13 @@ def test_a_sweep_is_the_same_in_the_store_in_mlflow_and_in_its_answers(tmp_path:
 def test_a_killed_driver_and_a_resume_lose_and_double_nothing(
     tmp_path: Path, file: Callable[..., Path], fired: Callable[..., None]
 ) -> None:
-    path = file(trials=8, args="[--pause=0.02]")
+    path, home = file(trials=8), tmp_path / "studies"
+    (home / "hold").touch()
     driver = _zygote[-1].start("run", path, "--local", cwd=tmp_path)
     _endings(driver, 3)
     driver.kill()
     fired(driver.wait() == -signal.SIGKILL)
-    home = tmp_path / "studies"
+    (home / "hold").unlink()
     kept = rows(home / "toy-1/study.db", "SELECT trial, state, reason, time FROM ending")
     assert 3 <= len(kept) < 8, "the kill came too late to test anything"
     assert json.loads(hpsearch("show", "toy-1", "--json", cwd=tmp_path).stdout)["state"] == "interrupted"
@@ -220,20 +226,16 @@ def test_interrupted_or_not_the_same_seed_gives_the_same_study(
     tmp_path: Path, file: Callable[..., Path], sampler: str
 ) -> None:
     own = f"sampler: {{type: {sampler}, seed: 7}}\n  pruner: {{type: ASHA, minSteps: 100}}"
-    path = file(trials=14, parallel=1, own=own, args="[--pause=0.02]")
+    path = file(trials=14, parallel=1, own=own)
     hpsearch("run", path, "--local", "--study", "whole", "--home", "a", cwd=tmp_path)
-    starts = 0
-    while True:
-        verb = ("resume", "cut") if starts else ("run", path, "--study", "cut")
-        driver = _zygote[-1].start(*verb, "--local", "--home", "b", cwd=tmp_path)
-        starts += 1
-        ended = _endings(driver, 4)
-        driver.kill()
-        driver.wait()
-        if not ended:
-            break
-    hpsearch("resume", "cut", "--local", "--home", "b", cwd=tmp_path)
-    assert starts > 3, "the study was not interrupted often enough to test anything"
+    kill = {"HPSEARCH_TESTING": "1", "HPSEARCH_FAIL": "prune.decide:7:after=KILL"}
+    words, codes = ("run", path, "--study", "cut"), [-signal.SIGKILL]
+    while codes[-1] == -signal.SIGKILL:
+        driver = _zygote[-1].start(*words, "--local", "--home", "b", cwd=tmp_path, environment=kill)
+        words = ("resume", "cut")
+        codes.append(driver.wait())
+    assert codes[-1] == 0, driver.said()
+    assert len(codes) > 4, "the study was not interrupted often enough to test anything"
     assert table(tmp_path / "a", "whole") == table(tmp_path / "b", "cut")
 
 
@@ -253,7 +255,8 @@ def _endings(driver: Driver, count: int) -> int:
 def test_ctrl_c_stops_in_order_and_the_resume_finishes(
     tmp_path: Path, file: Callable[..., Path], fired: Callable[..., None]
 ) -> None:
-    path = file(trials=6, args="[--pause=0.1]")
+    path, hold = file(trials=6), tmp_path / "studies" / "hold"
+    hold.touch()
     with subprocess.Popen(
         command("run", path),
         cwd=tmp_path,
@@ -273,6 +276,7 @@ def test_ctrl_c_stops_in_order_and_the_resume_finishes(
     assert time.monotonic() - sent < 25
     assert "hpsearch resume toy-1" in rest
     fired("SIGINT" in rest)
+    hold.unlink()
     shown = json.loads(hpsearch("resume", "toy-1", "--local", "--json", cwd=tmp_path).stdout)
     assert shown["counts"]["completed"] == 6
     assert_mlflow_equals_store(tmp_path / "studies", "toy-1", 6)
@@ -283,20 +287,22 @@ def test_ctrl_c_stops_in_order_and_the_resume_finishes(
 def test_a_sigterm_at_any_moment_means_75_and_a_parent_that_is_not_running(
     tmp_path: Path, file: Callable[..., Path], after: str, more: list[str], fired: Callable[..., None]
 ) -> None:
-    path = file(trials=40, args="[--pause=0.05]")
+    path = file(trials=400, args="[--pause=0.05]")
     with subprocess.Popen(
         command("run", path, *more),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
         text=True,
     ) as driver:
         wait_for_lines(driver, after, 1)
         driver.send_signal(signal.SIGTERM)
         assert driver.stdout
-        driver.stdout.read()
+        said = driver.stdout.read()
     assert driver.returncode == 75
     home = tmp_path / "studies"
+    if "MLflow lags" in said:  # a machine so slow that it was not told all in the time there is
+        hpsearch("sync", "toy-1", cwd=tmp_path)
     [(outcome, reason)] = rows(home / "toy-1/study.db", "SELECT outcome, reason FROM study_ending")
     assert outcome == "interrupted"
     assert "SIGTERM" in reason or "interrupted while Ray was starting" in reason
@@ -335,7 +341,7 @@ def test_of_an_ended_study_the_best_trials_checkpoint_stays_at_the_step_that_cou
 def test_a_second_driver_is_told_who_has_the_study(
     tmp_path: Path, file: Callable[..., Path], fired: Callable[..., None]
 ) -> None:
-    path = file(trials=4, parallel=1, args="[--pause=0.3]")
+    path = file(trials=400, parallel=1, args="[--pause=0.3]")
     with subprocess.Popen(
         command("run", path, "--local", "--study", "mine"), cwd=tmp_path, stdout=subprocess.PIPE, text=True
     ) as driver:

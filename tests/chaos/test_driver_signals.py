@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from watching import LOCAL, ending, faulty, has_fired, parent_status, steps, stored, until
+from watching import LOCAL, ending, faulty, has_fired, is_pending, parent_status, steps, stored, until
 from zygote import Driver, Zygote
 
 pytestmark = pytest.mark.timeout(180)
@@ -161,7 +161,7 @@ def test_one_ctrl_c_is_a_sigterm_and_a_second_during_clean_up_leaves_at_once(
     sent = time.monotonic()
     driver.send(signal.SIGINT)
     assert driver.wait() == 130
-    assert time.monotonic() - sent < 2
+    assert time.monotonic() - sent < 10, "it waited for the clean-up, or for the limit of all"
     fired("interrupted again: left at once" in driver.err)
     for _, _, pid in steps(directory, 1):
         until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 10)
@@ -185,14 +185,12 @@ def test_a_second_ctrl_c_is_heard_while_the_main_thread_waits_inside_of_a_librar
     )
     driver = zygote.start(*LOCAL, cwd=directory)
     until(lambda: steps(directory))
-    # The first interrupts one wait; the handler runs, and the next wait begins.
     driver.send(signal.SIGINT)
-    until(lambda: Path(f"/proc/{driver.pid}/wchan").exists())
-    time.sleep(0.2)
+    until(lambda: not is_pending(driver.pid, signal.SIGINT))
     sent = time.monotonic()
     driver.send(signal.SIGINT)
     assert driver.wait() == 130
-    assert time.monotonic() - sent < 2
+    assert time.monotonic() - sent < 8
     fired("interrupted again" in driver.err)
 
 

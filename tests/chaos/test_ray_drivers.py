@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from drivers import Driver, House, house, wait_for
+from watching import is_pending
 
 from hpsearch.run import access
 from hpsearch.study.history import StoreReader
@@ -55,13 +56,6 @@ def is_loopback(address: str) -> bool:
     return address.partition(":")[0] in ("0100007F", "0000000000000000FFFF00000100007F")
 
 
-def is_pending(driver: Driver, number: int) -> bool:
-    """Whether a signal has not reached the process yet."""
-    status = Path(f"/proc/{driver.process.pid}/status").read_text().splitlines()
-    (waiting,) = [line.split()[1] for line in status if line.startswith("ShdPnd")]
-    return bool(int(waiting, 16) >> (number - 1) & 1)
-
-
 def is_empty(home: House) -> bool:
     """Whether no Ray left anything where temporary files are."""
     return not list(home.scratch.glob("hps-*"))
@@ -88,7 +82,9 @@ def test_drivers_killed_hurried_and_bereft_of_their_ray_leave_nothing_behind_and
         hasty = home.run(HOME=str(user))
         trains(home, hasty, 2)
         hasty.kill(signal.SIGINT)
-        wait_for(lambda: not is_pending(hasty, signal.SIGINT), 5)  # two that wait together are one
+        wait_for(
+            lambda: not is_pending(hasty.process.pid, signal.SIGINT), 5
+        )  # two that wait together are one
         hasty.kill(signal.SIGINT)
         fired(hasty.ended(5) == 130, "F07")
         _leaves_nothing(hasty, home)

@@ -20,6 +20,13 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     return found
 
 
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a signal has not reached the process yet: a second one would be the same one."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (waiting,) = [line.split()[1] for line in status if line.startswith("ShdPnd")]
+    return bool(int(waiting, 16) >> (number - 1) & 1)
+
+
 def faulty(directory: Path, *faults: str) -> dict[str, str]:
     """The environment in which faults happen, and are told in a file of the directory."""
     fired = str(directory / "fired")
