@@ -6,6 +6,7 @@ it is the door to one. Drivers are real processes with sessions, streams and lim
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -180,7 +181,6 @@ class Zygote:
 
 
 def _main() -> None:
-    import importlib
     import warnings
 
     warnings.simplefilter("ignore")
@@ -258,8 +258,9 @@ def _become(command: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for place, value in command["settings"].items():
         module, _, name = place.partition(":")
-        assert hasattr(sys.modules[module], name)
-        setattr(sys.modules[module], name, value)
+        holder = importlib.import_module(module)
+        assert hasattr(holder, name)
+        setattr(holder, name, value)
     sys.argv[:] = ["hpsearch", *command["words"]]
     from hpsearch.cli import main
 

@@ -16,10 +16,11 @@ Place = Callable[..., Path]
 
 @pytest.mark.slow
 def test_a_cluster_that_has_no_place_for_a_trial_ends_the_study_at_its_start_timeout(
-    tmp_path: Path, ray_address: str
+    tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hpsearch.run import cluster
+    from hpsearch.run import cluster, vigil
 
+    monkeypatch.setattr(vigil, "QUIET", 0.5)  # nobody is there to say anything
     search, journal = life(tmp_path / "study", steady(1, resources="{gpu: 8}"))
     cluster.run(search, address=ray_address, start_timeout=3.0)
     concluded = search.conclude(1)

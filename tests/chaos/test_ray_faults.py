@@ -16,7 +16,7 @@ from drivers import wait_for
 from ray_studies import Telling, ledger, life, steady, stored, worker_of, zoo
 
 from hpsearch.errors import Interrupted
-from hpsearch.run import cluster
+from hpsearch.run import cluster, vigil
 from hpsearch.run.desk import ERROR_FILE, Desk
 from hpsearch.study.search import Search
 from hpsearch.study.trial import Attempt, Cause, Entry, Measurement, Outcome, State
@@ -146,8 +146,14 @@ def alive(pid: int) -> bool:
 @pytest.mark.fault("F64")
 @pytest.mark.parametrize("way", ["deadline", "TERM"])
 def test_a_study_that_waits_for_what_no_node_has_says_so_and_can_be_stopped(
-    way: str, tmp_path: Path, ray_address: str, fired: Fired, caplog: pytest.LogCaptureFixture
+    way: str,
+    tmp_path: Path,
+    ray_address: str,
+    fired: Fired,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(vigil, "QUIET", 0.5)  # nobody is there to say anything
     limits = {"limits": "{studyTimeout: 1s}"} if way == "deadline" else {}
     search, journal = life(tmp_path / "study", steady(2, resources="{cpu: 1, gpu: 8}", **limits))
     suggested: list[float] = []
