@@ -86,10 +86,9 @@ def test_where_one_worker_is_lost_all_go_on_from_the_checkpoint(shared, kind: st
 
 
 def test_what_a_worker_raises_fails_the_trial_and_names_its_rank(shared) -> None:
-    assert ending(shared["raises"][1]) == (
-        State.FAILED,
-        "rank 1: ValueError: no such batch (shared_zoo.py:28)",
-    )
+    state, reason = ending(shared["raises"][1])
+    assert state is State.FAILED
+    assert reason.startswith("rank 1: ValueError: no such batch (shared_zoo.py:")
     assert len(shared["raises"][1].attempts) == 1, "an error of the trainer is not tried again"
 
 
