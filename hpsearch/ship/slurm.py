@@ -200,8 +200,8 @@ first=${nodes[0]:?no nodes}
 # The first address that is not loopback; names may mean 127.0.1.1.
 address=$(srun --overlap --nodes=1 --ntasks=1 --nodelist="$first" hostname -I | awk '{print $1; exit}')
 [ -n "$address" ] || again 75
-# Two jobs on one node must not meet: below 20000 are the workers of other Rays, from 32768 on the system's own
-# ports, of which our workers get theirs. Ray does not start where its workers' range holds a port of its own.
+# Two jobs on one node must not meet: below 20000 are the workers of other Rays, from 32768 on what the
+# system gives away, also to our workers. Ray does not start where its workers' range holds a port of its own.
 port=$((20000 + job % 1000 * 10))
 
 limits=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus=@GPUS@ --object-store-memory=268435456)

@@ -19,7 +19,7 @@ from hpsearch.errors import HpsearchError
 from hpsearch.study.front import best_of
 from hpsearch.study.history import History
 from hpsearch.study.home import Home
-from hpsearch.study.launching import trial_directory
+from hpsearch.study.launching import trial_key
 from hpsearch.study.pruning import make_pruner
 from hpsearch.study.sampling import OptunaSampler
 from hpsearch.study.search import Search
@@ -255,7 +255,7 @@ def _files(world: World, history: History, reference: Reference) -> Iterator[str
         yield f"I11: beside the study there are {sorted(around)}"
     best = best_of(history.trials, history.study)
     for trial in history.trials:
-        directory = trial_directory(world.directory, trial.number)
+        directory = world.directory / trial_key(trial.number)
         names = {f"checkpoints/{path.name}" for path in (directory / "checkpoints").glob("*")}
         known = {each.name: each.sha256 for each in trial.checkpoints}
         # One that a trial wrote while it was being pruned is swept at the next start, which may never come.

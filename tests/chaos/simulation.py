@@ -35,7 +35,7 @@ from hpsearch.study.birth import versions
 from hpsearch.study.history import History
 from hpsearch.study.home import Home
 from hpsearch.study.journal import Waiting
-from hpsearch.study.launching import trial_directory
+from hpsearch.study.launching import trial_key
 from hpsearch.study.search import Search
 from hpsearch.study.trial import Attempt, Checkpoint, Context, Ending, Entry, Launch, Outcome, Study, Trial
 from hpsearch.track import following, outbox
@@ -233,7 +233,7 @@ class World:
             elif isinstance(entry.fact, Ending) and entry.trial is not None:
                 self.witness.endings[entry.trial] = entry.fact
             elif isinstance(entry.fact, Checkpoint) and entry.trial is not None:
-                self._see(trial_directory(self.directory, entry.trial) / entry.fact.name, entry.fact.sha256)
+                self._see(self.directory / trial_key(entry.trial) / entry.fact.name, entry.fact.sha256)
 
     def _see(self, path: Path, sha256: str) -> None:
         try:

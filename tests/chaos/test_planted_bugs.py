@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, update
 from hpsearch import faults
 from hpsearch.run import simulated
 from hpsearch.study import journal as journals
-from hpsearch.study import retention, store
+from hpsearch.study import retention, shelf, store
 from hpsearch.study.schema import lease_table
 from hpsearch.study.search import Search
 from hpsearch.study.trial import Attempt, Checkpoint, Ending, Entry, Trial
@@ -87,7 +87,7 @@ def a_checkpoint_is_adopted_without_its_row() -> Any:
     def planted() -> Iterator[None]:
         with (
             mock.patch.object(simulated, "_stands_at", stands_at),
-            mock.patch.object(retention, "_delete", lambda trial, names: None),  # nor is it swept
+            mock.patch.object(shelf, "_delete", lambda trial, names: None),  # nor is it swept
         ):
             yield
 
