@@ -15,9 +15,9 @@ RUN /opt/hpsearch/bin/pip install --no-cache-dir --constraint constraints.txt \
         ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
 COPY pyproject.toml README.md LICENSE ./
 COPY hpsearch hpsearch
-# cluster: Ray's agent, which serves probes and jobs. server: the login of the MLflow server.
+# cluster: Ray's agent, which serves probes and jobs. server: the login of the MLflow server. gcs, s3: --storage.
 RUN /opt/hpsearch/bin/pip install --no-cache-dir --constraint constraints.txt \
-        ".[cluster,examples,postgresql,server]" && \
+        ".[cluster,examples,gcs,postgresql,s3,server]" && \
     /opt/hpsearch/bin/pip uninstall --yes pip
 
 FROM ${BASE}

@@ -170,3 +170,9 @@ def _wait(met: Callable[[], bool], driver: Any) -> None:
         assert driver.alive, driver.said()
         assert time.monotonic() < deadline, driver.said()
         time.sleep(0.02)
+
+
+def test_a_bucket_is_no_home(file: Path, hpsearch: Callable[..., Driver]) -> None:
+    refused = hpsearch("run", file, "--local", "--home", "s3://bucket/studies", code=2)
+    assert "is a URL, and studies lie in directories" in refused.err
+    assert "--storage" in refused.err

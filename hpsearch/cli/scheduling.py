@@ -79,7 +79,7 @@ def schedule(
         program=_program(),
         environment=env_file.absolute() if env_file else None,
         delay=delay,
-        options=_run_options(local, address, tracking_uri, webhook_env),
+        options=_run_options(local, address, tracking_uri, webhook_env, platform.storage),
     )
     wishes = platform.wishes(
         image,
@@ -163,9 +163,15 @@ def _shown(files: Sequence[Written]) -> str:
 
 
 def _run_options(
-    local: bool, address: str | None, tracking_uri: str | None, webhook_env: str | None
+    local: bool,
+    address: str | None,
+    tracking_uri: str | None,
+    webhook_env: str | None,
+    storage: str | None,
 ) -> tuple[str, ...]:
-    found: list[str] = []
+    from hpsearch.study.storage import parse
+
+    found: list[str] = ["--storage", parse(storage)] if storage else []
     if local:
         found.append("--local")
     if address:

@@ -73,6 +73,14 @@ MlflowSecret = Annotated[
     str | None,
     typer.Option("--mlflow-secret", metavar="NAME", help="The Secret with MLflow's username and password."),
 ]
+StorageSecret = Annotated[
+    str | None,
+    typer.Option(
+        "--storage-secret",
+        metavar="NAME",
+        help="The Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3:// [the pods' identity].",
+    ),
+]
 MlflowUri = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="Where MLflow is [the file's, else http://mlflow:5000]."),
@@ -103,6 +111,8 @@ class Platform:
     claim: Volume = "hpsearch-studies"
     store_secret: StoreSecret = None
     mlflow_secret: MlflowSecret = None
+    storage: options.Storage = None
+    storage_secret: StorageSecret = None
     retries: Retries = 2
 
     def wishes(self, image: str | None, **more: Any) -> Wishes:
@@ -121,6 +131,8 @@ class Platform:
             claim=self.claim,
             store_secret=self.store_secret,
             mlflow_secret=self.mlflow_secret,
+            storage=self.storage or None,
+            storage_secret=self.storage_secret,
             retries=self.retries,
             **more,
         )

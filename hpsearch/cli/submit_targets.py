@@ -40,6 +40,7 @@ class Asked:
     start_timeout: float | None = None
     tracking_uri: str | None = None
     webhook_env: str | None = None
+    storage: str | None = None
 
     def words(self, file: str, home: str) -> list[str]:
         """The options of the driver's command: one that starts the study, or goes on with it."""
@@ -47,6 +48,7 @@ class Asked:
         for option, seconds in (("--deadline", self.deadline), ("--start-timeout", self.start_timeout)):
             found += [option, f"{round(seconds)}s"] if seconds is not None else []
         found += ["--webhook-env", self.webhook_env] if self.webhook_env else []
+        found += ["--storage", self.storage] if self.storage else []
         if self.tracking_uri and "@" in self.tracking_uri.partition("://")[2].partition("/")[0]:
             raise UsageError(
                 "--tracking-uri holds a user or password, which everybody could read",

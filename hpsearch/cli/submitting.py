@@ -93,6 +93,7 @@ def submit(
                     "--store-secret": platform.store_secret,
                     "--mlflow-secret": platform.mlflow_secret,
                     "--webhook-secret": webhook_secret,
+                    "--storage-secret": platform.storage_secret,
                 },
             },
         )
@@ -108,6 +109,7 @@ def submit(
             start_timeout=start_timeout,
             tracking_uri=tracking_uri,
             webhook_env=webhook_env,
+            storage=_storage(to, platform.storage),
         )
         write = None if as_json else Lines(console)
         with interruptible("what was submitted goes on"):
@@ -131,6 +133,15 @@ def submit(
                     done = submit_targets.to_local(asked, console, write, without_ray=local)
         _tell(console, done, write, dry_run=dry_run, as_json=as_json)
     raise typer.Exit(done.code)
+
+
+def _storage(to: Target, given: str | None) -> str | None:
+    """Where trials keep their files, as the target's machines read it."""
+    from hpsearch.study import storage
+
+    if not given:
+        return None
+    return storage.parse(given) if to in (Target.LOCAL, Target.SLURM) else storage.parse_elsewhere(given)
 
 
 def _refuse_strangers(to: Target, given: Mapping[Target, Mapping[str, object]]) -> None:

@@ -130,14 +130,14 @@ class Slot:
         if self._reader is None or self._watch is None:
             time.sleep(timeout)
             return Heard([])
-        return self._news(timeout, self._watch)
+        return self._news(timeout, self._reader, self._watch)
 
-    def _news(self, timeout: float, watch: Watch) -> Heard:
+    def _news(self, timeout: float, reader: Connection, watch: Watch) -> Heard:
         lines: list[str] = []
         until = time.monotonic() + timeout
         while True:
             rest = min(until - time.monotonic(), watch.rest)
-            connection.wait([self._reader, self._process.sentinel], max(0.0, rest))
+            connection.wait([reader, self._process.sentinel], max(0.0, rest))
             # Asked before reading: what a dead process has written is then all there is.
             dead = self._process.exitcode is not None
             news = self._read()

@@ -36,6 +36,8 @@ FLAGS = {
     "webhook_secret": "--webhook-secret",
     "mlflow_secret": "--mlflow-secret",
     "tracking_uri": "--tracking-uri",
+    "storage": "--storage",
+    "storage_secret": "--storage-secret",
     "deadline": "--deadline",
     "retries": "--retries",
 }

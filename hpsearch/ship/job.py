@@ -210,6 +210,7 @@ class Platform(Plain):
     webhook: SecretKey | None = None
     mlflow_user: SecretKey | None = None
     mlflow_password: SecretKey | None = None
+    storage_secret: ObjectName | None = None
     profile: Profile = Profile.SHUTDOWN
     queue: ObjectName | None = None
     queue_priority: ObjectName | None = None
@@ -252,6 +253,7 @@ class Job(Plain):
     deadline: int = Field(gt=0)
     ray_version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     tracking_uri: str | None = None
+    storage: str | None = None
     git_sha: str | None = Field(default=None, pattern=r"^[0-9a-f]{7,64}$")
     schedule: Schedule | None = None
 
@@ -264,6 +266,7 @@ class Job(Plain):
             ("name of the sweep", self.sweep_name),
             ("name of the schedule", self.schedule and self.schedule.name),
             ("MLflow address", self.tracking_uri),
+            ("place of trials' files", self.storage),
         )
         for what, text in named:
             if text and not _PLAIN_TEXT.fullmatch(text):
@@ -280,7 +283,13 @@ class Job(Plain):
         """The driver's command, which starts the study or goes on with it."""
         words = f"hpsearch run {SWEEP_FILE} --study {self.study} --resume auto --address auto"
         words += f" --deadline {self.deadline}s --start-timeout {self.platform.pre_running}s"
+        words += f" --storage {self.storage}" if self.storage else ""
         return f"{words} --tracking-uri {self.tracking_uri}" if self.tracking_uri else words
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether trials keep their files in an object store, and workers need no claim."""
+        return "://" in (self.storage or "")
 
 
 # Where pods find the sweep's file and the studies.

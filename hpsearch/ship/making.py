@@ -31,6 +31,7 @@ from hpsearch.ship.job import (
     Toleration,
 )
 from hpsearch.spec.model import Spec
+from hpsearch.study.storage import is_url, parse_elsewhere
 
 # Of a sweep whose file names no studyTimeout (seconds).
 DEADLINE = 24 * 3600
@@ -66,6 +67,8 @@ class Wishes:
     store_secret: str | None = None
     webhook_secret: str | None = None
     mlflow_secret: str | None = None
+    storage: str | None = None
+    storage_secret: str | None = None
     tracking_uri: str | None = None
     deadline: float | None = None
     retries: int = 2
@@ -90,6 +93,7 @@ def job(spec: Spec, wishes: Wishes, schedule: Schedule | None = None) -> Job:
             deadline=round(wishes.deadline or spec.limits.study_timeout or DEADLINE),
             ray_version=metadata.version("ray"),
             tracking_uri=wishes.tracking_uri or (None if spec.tracking.uri else MLFLOW),
+            storage=_storage(wishes),
             git_sha=wishes.git_sha,
             schedule=schedule,
         )
@@ -176,6 +180,22 @@ def _setting(key: str, value: str, text: str) -> dict[str, Any]:
     return {fields[key]: value}
 
 
+def _storage(wishes: Wishes) -> str | None:
+    """Where trials keep their files, if not on the claim. Raises UsageError for a directory of one pod."""
+    place = parse_elsewhere(wishes.storage) if wishes.storage else None
+    if place and not is_url(place) and not PurePosixPath(place).is_relative_to(STUDIES):
+        raise UsageError(
+            f"--storage {place!r} is a directory of one pod, and goes with it",
+            hint=f"name an object store, such as s3://bucket/folder, or a directory below {STUDIES}",
+        )
+    if wishes.storage_secret and not (place or "").startswith("s3://"):
+        raise UsageError(
+            f"--storage-secret {wishes.storage_secret!r} is for --storage s3://...",
+            hint="other object stores go by the identity of the pods' account",
+        )
+    return place
+
+
 def _platform(spec: Spec, wishes: Wishes) -> Platform:
     if "://" in wishes.claim:
         raise UsageError(
@@ -195,6 +215,7 @@ def _platform(spec: Spec, wishes: Wishes) -> Platform:
         webhook=SecretKey.parse(wishes.webhook_secret, "url") if wishes.webhook_secret else None,
         mlflow_user=SecretKey.parse(mlflow, "username") if mlflow else None,
         mlflow_password=SecretKey(name=mlflow, key="password") if mlflow else None,
+        storage_secret=wishes.storage_secret,
         profile=wishes.profile,
         queue=wishes.queue,
         queue_priority=wishes.queue_priority,

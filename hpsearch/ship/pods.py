@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsearch.ship.job import STUDIES, SWEEP_FILE, Gi, Group, Head, Job, Mi, SecretKey
+from hpsearch.ship.job import STUDIES, SWEEP_FILE, Gi, Group, Head, Job, Mi, Platform, SecretKey
 
 Object = dict[str, Any]
 
@@ -120,6 +120,7 @@ def head(job: Job) -> Object:
                 MLFLOW_TRACKING_USERNAME=platform.mlflow_user,
                 MLFLOW_TRACKING_PASSWORD=platform.mlflow_password,
             ),
+            *_storage_env(platform),
         ],
         "resources": exactly(cpu(wanted.cpus), wanted.memory, wanted.ephemeral_storage),
         "securityContext": container_security(),
@@ -154,15 +155,16 @@ def worker(job: Job, group: Group) -> Object:
             # The hook's file is read by whoever supervises a trial, which then has until the drain's end.
             *plain_env(HPSEARCH_PREEMPTED=PREEMPTED, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="60"),
             *_ray_env(),
+            *_storage_env(job.platform),
         ],
         "resources": exactly(cpu(group.cpus), group.memory, group.ephemeral_storage, group.gpus),
         "securityContext": container_security(),
         "lifecycle": _before_the_end("touch", PREEMPTED),
-        "volumeMounts": _mounts(),
+        "volumeMounts": _mounts(claim=not job.in_bucket),
     }
     spec = {
         **_no_token(),
-        **_pod(container, _volumes(job, group)),
+        **_pod(container, _volumes(job, group, claim=not job.in_bucket)),
         "affinity": _rather_on_spot() if group.spot else _not_on_spot(),
     }
     if group.node_selector:
@@ -219,6 +221,19 @@ def _told(job: Job) -> dict[str, str]:
     return told
 
 
+def _storage_env(platform: Platform) -> list[Object]:
+    """The credentials of an object store, as all its clients take them."""
+    if platform.storage_secret is None:
+        return []
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    found = secret_env(**{name: SecretKey(name=platform.storage_secret, key=name) for name in names})
+    for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):  # of a store that is not Amazon's own
+        [each] = secret_env(**{name: SecretKey(name=platform.storage_secret, key=name)})
+        each["valueFrom"]["secretKeyRef"]["optional"] = True
+        found.append(each)
+    return found
+
+
 def _ray_env() -> list[Object]:
     return plain_env(RAY_USAGE_STATS_ENABLED="0")
 
@@ -244,23 +259,21 @@ def _before_the_end(*command: str) -> Object:
     return {"preStop": {"exec": {"command": list(command)}}}
 
 
-def _mounts() -> list[Object]:
-    return [
-        {"name": "tmp", "mountPath": "/tmp"},
-        {"name": "home", "mountPath": HOME},
-        # Beneath it, because the root of a disk has a lost+found that nobody may look into.
-        {"name": "studies", "mountPath": STUDIES.rpartition("/")[0]},
-    ]
+def _mounts(*, claim: bool = True) -> list[Object]:
+    own: list[Object] = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "home", "mountPath": HOME}]
+    # Beneath it, because the root of a disk has a lost+found that nobody may look into.
+    return [*own, {"name": "studies", "mountPath": STUDIES.rpartition("/")[0]}] if claim else own
 
 
-def _volumes(job: Job, wanted: Head | Group) -> list[Object]:
+def _volumes(job: Job, wanted: Head | Group, *, claim: bool = True) -> list[Object]:
     """The root is read-only: Ray's files and a library's go to the pod's own disk, within its limit."""
     home = min(wanted.ephemeral_storage // 4, Gi)
-    return [
+    own = [
         scratch("tmp", wanted.ephemeral_storage - home - min(wanted.ephemeral_storage // 4, Gi)),
         scratch("home", home),
-        {"name": "studies", "persistentVolumeClaim": {"claimName": job.platform.claim.name}},
     ]
+    studies = {"name": "studies", "persistentVolumeClaim": {"claimName": job.platform.claim.name}}
+    return [*own, studies] if claim else own
 
 
 def scratch(name: str, limit: int) -> Object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from hpsearch.study.sqlite import SqliteFile
 from hpsearch.study.store import Store
 from hpsearch.study.trial import Known, Study
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -26,6 +29,13 @@ class Home:
 
     directory: Path
     store: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if _URL.match(str(self.directory)):  # a Path keeps one slash of two
+            raise UsageError(
+                f"--home {str(self.directory)!r} is a URL, and studies lie in directories",
+                hint="name a directory; trials' files can lie there by --storage, stores in PostgreSQL",
+            )
 
     @property
     def among(self) -> str:

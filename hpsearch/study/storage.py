@@ -134,7 +134,7 @@ def is_url(place: str) -> bool:
 
 
 def parse(text: str) -> str:
-    """An absolute path or a URL that can be used as storage. Raises UsageError."""
+    """An absolute path or a URL, read as what it says alone. Raises UsageError."""
     protocol, _, rest = text.partition("://")
     if not rest and not text.strip("/ "):
         raise _unusable(text, "names no place", "give a directory that all nodes see, or s3://bucket/folder")
@@ -150,8 +150,14 @@ def parse(text: str) -> str:
         raise _unusable(
             text, "holds a password, and would be kept with the study", "give it by the environment"
         )
-    module_of(text)
     return text.rstrip("/")
+
+
+def parse_elsewhere(text: str) -> str:
+    """The same where it is for another machine: a path is that machine's, and so an absolute one."""
+    if text and not is_url(text) and not text.startswith("/"):
+        raise _unusable(text, "is relative to a directory of this machine", "write a whole path, or a URL")
+    return parse(text)
 
 
 def module_of(url: str) -> str:

@@ -130,6 +130,8 @@ def test_the_words_of_a_launcher_ask_for_the_same_job() -> None:
         store_secret="stores:dsn",
         mlflow_secret="mlflow",
         tracking_uri="https://mlflow.example",
+        storage="s3://sweeps/nightly",
+        storage_secret="keys",
         deadline=1_234_567.0,
         retries=5,
     )

@@ -47,6 +47,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "kueue": {"queue": "hpsearch", "queue_priority": "nightly"},
     "no submitter": {"submitter": Submitter.NONE},
     "database": {"store_secret": "hpsearch-store", "mlflow_secret": "hpsearch-mlflow"},
+    "bucket": {"storage": "s3://sweeps/nightly", "storage_secret": "hpsearch-storage"},
     "gpu": {"groups": ("gpu:cpus=8,memory=32Gi,gpus=2,max=4,spot,taint.team=a,node.zone=b",)},
     "many": {"groups": tuple(f"g{n}:max=1" for n in range(16)), "queue": "q"},
 }
@@ -356,6 +357,31 @@ def test_secrets_are_named_and_never_written(monkeypatch: pytest.MonkeyPatch) ->
     for name, template in templates(made["RayJob"]).items():
         for each in template["spec"]["containers"][0]["env"]:
             assert name == "head" or "valueFrom" not in each
+
+
+def test_with_an_object_store_workers_have_its_keys_and_no_claim() -> None:
+    made = rendered(storage="s3://sweeps/nightly", storage_secret="hpsearch-storage")
+    job = made["RayJob"]["spec"]
+    assert "--storage s3://sweeps/nightly" in job["entrypoint"]
+    names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"]
+    for name, template in templates(made["RayJob"]).items():
+        spec = template["spec"]
+        env = {each["name"]: each for each in spec["containers"][0]["env"]}
+        claims = [each for each in spec["volumes"] if "persistentVolumeClaim" in each]
+        mounted = {each["name"] for each in spec["containers"][0]["volumeMounts"]}
+        assert bool(claims) == ("studies" in mounted) == (name == "head")
+        if name == "submitter":
+            assert not set(names) & set(env)
+            continue
+        places = [env[each]["valueFrom"]["secretKeyRef"] for each in names]
+        assert [each["key"] for each in places] == names
+        assert {each["name"] for each in places} == {"hpsearch-storage"}
+        assert [each.get("optional", False) for each in places] == [False, False, True, True]
+    # Another store's pods show who they are by their account alone; a directory is on the claim of all.
+    assert "AWS_" not in render.dump(list(rendered(storage="gs://sweeps").values()))
+    shared = rendered(storage="/var/lib/hpsearch/studies/files")
+    for name in templates(shared["RayJob"]).keys() - {"submitter"}:
+        assert "persistentVolumeClaim" in render.dump([templates(shared["RayJob"])[name]])
 
 
 def test_the_driver_finds_the_tags_of_its_run_in_its_environment() -> None:

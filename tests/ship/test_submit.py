@@ -308,6 +308,22 @@ def test_the_store_of_this_shell_does_not_travel_and_that_is_said(
     assert "hunter22" not in told.out + told.err
 
 
+@pytest.mark.parametrize("target", ["local", "slurm", "jobs"])
+def test_where_trials_keep_their_files_travels(
+    hpsearch: Command, place: Path, target: str, ray: FakeRay
+) -> None:
+    words = ["submit", "sweep.yaml", "--to", target, "--dry-run"]
+    if target == "jobs":
+        words += ["--address", ray.address, "--cluster-home", "/shared/studies"]
+    assert "--storage s3://bucket/sweeps" in hpsearch(*words, "--storage", "s3://bucket/sweeps").out
+    relative = hpsearch(*words, "--storage", "files")
+    if target == "jobs":
+        assert (relative.code, "is relative to a directory of this machine" in relative.err) == (2, True)
+    else:
+        assert f"--storage {place}/files" in relative.out
+    assert hpsearch(*words, "--storage-secret", "keys").code == 2
+
+
 def test_a_webhook_travels_by_the_name_of_its_variable(
     hpsearch: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

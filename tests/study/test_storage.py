@@ -29,14 +29,31 @@ def test_a_path_is_absolute_and_a_url_as_it_is(tmp_path: Path, monkeypatch: pyte
         ("memory://x", "is the memory of one process"),
         ("simplecache::s3://bucket/x", "is a chain of URLs"),
         ("sftp://me:geheim@host/x", "holds a password"),
-        ("s4://bucket", r"is of no kind that is known \(s4\)"),
-        ("gs://bucket/x", r"needs a package that is not installed .*pip install 'hpsearch\[gcs\]'"),
     ],
 )
 def test_what_cannot_be_storage_is_refused_with_a_way_out(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         storage.parse(text)
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("s4://bucket", r"is of no kind that is known \(s4\)"),
+        ("gs://bucket/x", r"needs a package that is not installed .*pip install 'hpsearch\[gcs\]'"),
+    ],
+)
+def test_what_nobody_here_can_reach_is_refused_where_it_is_used(text: str, said: str) -> None:
+    assert storage.parse(text) == text, "a laptop may hand over what the cluster reaches"
+    with pytest.raises(UsageError, match=said):
+        storage.require(text)
+
+
+def test_a_path_for_another_machine_is_whole() -> None:
+    assert storage.parse_elsewhere("/shared/x") == "/shared/x"
+    with pytest.raises(UsageError, match="'shared/x' is relative to a directory of this machine"):
+        storage.parse_elsewhere("shared/x")
 
 
 def test_namesakes_in_one_storage_do_not_meet() -> None:

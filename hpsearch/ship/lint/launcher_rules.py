@@ -42,6 +42,8 @@ OPTIONS = ALONE | frozenset(
         "--retries",
         "--webhook-secret",
         "--tracking-uri",
+        "--storage",
+        "--storage-secret",
         "--deadline",
         "--service-account",
         "--termination-log",

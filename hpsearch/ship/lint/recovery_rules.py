@@ -90,6 +90,12 @@ def _studies(job: RayJob) -> str:
     return found[1] if found else variable(dig(job.spec, *HEAD_CONTAINER), "HPSEARCH_HOME") or "studies"
 
 
+def _files(job: RayJob) -> str:
+    """Where trials keep their files, by the same; empty: with their study."""
+    found = re.search(r"--storage[ =](\S+)", " ".join(job.words))
+    return found[1] if found else variable(dig(job.spec, *HEAD_CONTAINER), "HPSEARCH_STORAGE") or ""
+
+
 def lasting(spec: dict[str, Any], place: str) -> bool:
     """Whether a path of a pod's first container lies on a volume that outlives the pod."""
     volumes = {text(volume, "name"): volume for _, volume in maps(spec, "volumes")}
@@ -103,26 +109,32 @@ def lasting(spec: dict[str, Any], place: str) -> bool:
 
 @RECOVERY.rule(
     "storage",
-    "Studies lie on a volume that outlives the cluster and that all its pods share: a retry is a new "
-    "cluster.",
-    "mount a PersistentVolumeClaim, and set HPSEARCH_HOME to a place on it, for head and workers",
+    "Studies lie on a volume that outlives the cluster, and trials' files on one that all its pods share, or "
+    "in an object store: a retry is a new cluster.",
+    "mount a PersistentVolumeClaim, and set HPSEARCH_HOME to a place on it, for head and workers; or, for "
+    "the head alone, with --storage s3://bucket/folder",
     source="trap: everything is rerun after a retry; kuberay#1047",
 )
 def storage(job: RayJob) -> Iterator[Fault]:
-    home = _studies(job)
-    if not job.runs_sweep or job.cluster is None or "://" in home:
+    home, files = _studies(job), _files(job)
+    if not job.runs_sweep or job.cluster is None:
         return
-    pods: list[tuple[Path, str, dict[str, Any]]] = [
-        (("rayClusterSpec", "headGroupSpec", "template", "spec"), "head", job.cluster.head)
-    ]
-    pods += [
+    if "://" in home:
+        yield Fault(("entrypoint",), f"studies are in {home}, and an object store keeps trials' files alone")
+        return
+    head = (("rayClusterSpec", "headGroupSpec", "template", "spec"), "head", job.cluster.head)
+    workers: list[tuple[Path, str, dict[str, Any]]] = [
         (("rayClusterSpec", "workerGroupSpecs", i, "template", "spec"), text(g, "groupName"), g)
         for i, g in job.cluster.groups
     ]
-    for path, name, group in pods:
-        if not home.startswith("/") or not lasting(mapping(group, "template", "spec"), home):
-            said = f"studies are in {home}, which on pods of group {name} is lost with the pod"
-            yield Fault((*path, "volumes"), said)
+    wanted = [(home, "studies", [head] if files else [head, *workers])]
+    if files and "://" not in files:
+        wanted.append((files, "files of trials", [head, *workers]))
+    for place, what, pods in wanted:
+        for path, name, group in pods:
+            if not place.startswith("/") or not lasting(mapping(group, "template", "spec"), place):
+                said = f"{what} are in {place}, which on pods of group {name} is lost with the pod"
+                yield Fault((*path, "volumes"), said)
 
 
 @RECOVERY.rule(

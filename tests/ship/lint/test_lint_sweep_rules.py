@@ -124,7 +124,32 @@ CASES: list[Case] = [
         "sweep/storage",
         world.job,
         {"spec entrypoint": "hpsearch run a.yaml --home /tmp/studies"},
-        {"spec entrypoint": "hpsearch run a.yaml --home s3://bucket/studies"},
+        {},
+    ),
+    ("sweep/storage", world.job, {"spec entrypoint": "hpsearch run a.yaml --home s3://bucket/studies"}, {}),
+    (
+        "sweep/storage",
+        world.job,
+        {f"{GROUP} template spec containers 0 volumeMounts 2": GONE},
+        {
+            f"{GROUP} template spec containers 0 volumeMounts 2": GONE,
+            "spec entrypoint": "hpsearch run a.yaml --storage s3://bucket/sweeps",
+        },
+    ),
+    (
+        "sweep/storage",
+        world.job,
+        {
+            f"{HEAD_POD} volumes 2": {"name": "studies", "emptyDir": {"sizeLimit": "1Gi"}},
+            "spec entrypoint": "hpsearch run a.yaml --storage s3://bucket/sweeps",
+        },
+        {"spec entrypoint": "hpsearch run a.yaml --storage /var/lib/hpsearch/studies/files"},
+    ),
+    (
+        "sweep/storage",
+        world.job,
+        {"spec entrypoint": "hpsearch run a.yaml --storage /tmp/files"},
+        {},
     ),
     (
         "sweep/retry-storage",
