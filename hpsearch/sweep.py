@@ -239,7 +239,7 @@ def _check_places(study: Study, options: Options, tracking_uri: str) -> None:
             *(study.name, study.storage or study.directory, options.storage),
         )
     if study.storage:
-        storage.require(study.storage)
+        storage.require(study.storage, new=False)
 
 
 def _run_to_end(search: Search, options: Options) -> StudyEnding:

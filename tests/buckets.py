@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -36,3 +37,15 @@ def bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"sweeps-{secrets.token_hex(4)}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}/studies"
+
+
+@pytest.fixture
+def mute(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[str]:
+    """The URL of a bucket whose service takes connections from now on and never says anything."""
+    from s3fs import S3FileSystem
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        S3FileSystem.clear_instance_cache()  # they know the address from before
+        yield bucket
+    S3FileSystem.clear_instance_cache()

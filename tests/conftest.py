@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from buckets import bucket, object_store
+from buckets import bucket, mute, object_store
 from zygote import Zygote
 
-__all__ = ["bucket", "object_store"]
+__all__ = ["bucket", "mute", "object_store"]
 
 if TYPE_CHECKING:
     from postgres_server import Server

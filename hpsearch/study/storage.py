@@ -24,6 +24,9 @@ OWN_PATHS = ("file", "local")
 # What installs the package that a kind of URL needs.
 EXTRAS = {"s3": "hpsearch[s3]", "s3a": "hpsearch[s3]", "gs": "hpsearch[gcs]", "gcs": "hpsearch[gcs]"}
 NOTE = ".reachable-"
+# How long a service may take to answer (seconds), and how slowly bytes may come beside (each second): what
+# its package waits and tries again by itself may be the better part of an hour, for each request.
+ANSWER, SLOWEST = 120.0, 1 << 18
 
 
 class Storage(Protocol):
@@ -68,34 +71,45 @@ class Bucket:
     def write(self, key: str, data: bytes | memoryview) -> None:
         """Keep data in an object, and see by its key that it is there."""
         with self._system() as system:
-            system.pipe_file(self._path(key), bytes(data))
-            _confirm(system, self._path(key), len(data))
+            path = self._path(key)
+            _make_room(system, path)
+            _ask(system, "pipe_file", path, bytes(data), size=len(data))
+            _confirm(system, path, len(data))
 
     def put(self, key: str, path: Path) -> None:
         """Keep a file in an object."""
         with self._system() as system:
-            system.put_file(str(path), self._path(key))
-            _confirm(system, self._path(key), path.stat().st_size)
+            there, size = self._path(key), path.stat().st_size
+            _make_room(system, there)
+            _ask(system, "put_file", str(path), there, size=size)
+            _confirm(system, there, size)
 
     def read(self, key: str) -> bytes:
         """All bytes of an object."""
         with self._system() as system:
-            found: bytes = system.cat_file(self._path(key))
+            size = _ask(system, "info", self._path(key))["size"]
+            found: bytes = _ask(system, "cat_file", self._path(key), size=size)
             return found
+
+    def holds(self, key: str) -> bool:
+        """Whether an object is there, by its key."""
+        with self._system() as system, suppress(FileNotFoundError):
+            return bool(_ask(system, "info", self._path(key)))
+        return False
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects."""
         with self._system() as system:
             for key in keys:
                 with suppress(FileNotFoundError):
-                    system.rm_file(self._path(key))
+                    _ask(system, "rm_file", self._path(key))
 
     def keys(self, below: str = "") -> set[str]:
         """The keys of what lies below one, as far as the service knows of it just now."""
         root = self._path(below)
         with self._system() as system:
             try:
-                found = system.find(root)
+                found = _ask(system, "find", root)
             except FileNotFoundError:
                 return set()
         return {each[len(self._path("")) :].lstrip("/") for each in found}
@@ -103,23 +117,20 @@ class Bucket:
     @contextmanager
     def _system(self) -> Iterator[Any]:
         """The file system of the URL; whatever its package raises is an OSError that says what it was."""
-        import fsspec
-
         try:
-            system, _ = fsspec.url_to_fs(self.url, use_listings_cache=False)
-            yield system
+            yield _opened(self.url)[0]
         except FileNotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, f"not found: {redact(_said(error))}") from error
+            raise FileNotFoundError(errno.ENOENT, f"not found: {_said(error)}") from error
+        except TimeoutError as error:
+            raise TimeoutError(errno.ETIMEDOUT, "its service does not answer") from error
         except Exception as error:  # a border: each package raises what it likes
             number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
             kind = PermissionError if isinstance(error, PermissionError) else OSError
-            raise kind(number, redact(_said(error))) from error
+            raise kind(number, _said(error)) from error
 
     def _path(self, key: str) -> str:
         """A key as the file system wants it."""
-        import fsspec
-
-        root = fsspec.url_to_fs(self.url, use_listings_cache=False)[1].rstrip("/")
+        root = _opened(self.url)[1].rstrip("/")
         return f"{root}/{key}" if key else root
 
 
@@ -181,11 +192,15 @@ def folder_of(place: str, name: str, uid: str) -> str:
     return f"{place}/{name}-{uid[:8]}"
 
 
-def require(place: str) -> None:
-    """Make sure that files can be kept there, by keeping one. Raises UsageError, ServiceUnavailable."""
+def require(place: str, *, new: bool = True) -> None:
+    """Make sure that files can be kept there, by keeping one. Raises UsageError, ServiceUnavailable.
+
+    A directory that is not `new` must be there: in the place of a mount that is missing all would begin again.
+    """
     if not is_url(place):
         try:
-            Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
+            if new:
+                Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise _refused(place, error, UsageError) from error
     else:
@@ -219,13 +234,43 @@ def _unusable(text: str, why: str, hint: str) -> UsageError:
     return UsageError(f"--storage {redact(text)!r} {why}", hint=hint)
 
 
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path there."""
+    import fsspec
+    from fsspec.asyn import AsyncFileSystem
+
+    known = fsspec.get_filesystem_class(url.partition("://")[0])
+    # Those that are no object stores hand what they do not know to a connection, which refuses it.
+    options = {"use_listings_cache": False} if issubclass(known, AsyncFileSystem) else {}
+    system, path = fsspec.url_to_fs(url, **options)
+    return system, path
+
+
+def _ask(system: Any, name: str, *arguments: object, size: int = 0) -> Any:
+    """What a file system answers to a call that moves so many bytes. Raises TimeoutError where it does not."""
+    from fsspec.asyn import AsyncFileSystem, sync
+
+    if not isinstance(system, AsyncFileSystem):
+        return getattr(system, name)(*arguments)
+    patience = ANSWER + size / SLOWEST
+    return sync(system.loop, getattr(system, f"_{name}"), *arguments, timeout=patience)
+
+
+def _make_room(system: Any, path: str) -> None:
+    """Make the directory of a file, where there are directories."""
+    from fsspec.asyn import AsyncFileSystem
+
+    if not isinstance(system, AsyncFileSystem):
+        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+
+
 def _confirm(system: Any, path: str, size: int) -> None:
-    """Raise OSError unless an object is there by its key, whole."""
-    found = system.info(path)["size"]
-    if found != size:
+    """Raise OSError unless an object is there by its key, whole: a file may have grown meanwhile."""
+    found = _ask(system, "info", path)["size"]
+    if found < size:
         raise OSError(errno.EIO, f"{found} of {size} bytes have arrived")
 
 
 def _said(error: BaseException) -> str:
-    """What an error says, in a line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """What an error says, in a line, without secrets: also without a part of one that the line cuts off."""
+    return redact(" ".join(str(error).split()))[:300] or type(error).__name__

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from hpsearch.errors import ServiceUnavailable, UsageError
 from hpsearch.study import storage
@@ -80,8 +82,8 @@ def test_a_bucket_gives_back_what_it_was_given(bucket: str, tmp_path: Path) -> N
 
 def test_a_write_that_arrives_cut_is_an_error(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     system, _ = fsspec.url_to_fs(bucket, use_listings_cache=False)  # the one that a Bucket uses
-    whole = system.pipe_file
-    monkeypatch.setattr(system, "pipe_file", lambda path, data: whole(path, data[: len(data) // 2]))
+    whole = system._pipe_file
+    monkeypatch.setattr(system, "_pipe_file", lambda path, data: whole(path, data[: len(data) // 2]))
     with pytest.raises(OSError, match="2 of 4 bytes have arrived"):
         Bucket(bucket).write("a", b"0123")
 
@@ -125,3 +127,72 @@ def test_no_link_is_followed_out_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "place/note").symlink_to(tmp_path / "secret")
     with pytest.raises(OSError, match="symbolic links"):
         Folder(tmp_path / "place").read("note")
+
+
+def test_a_directory_that_a_study_had_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="/mount/s-1a2b3c4d: No such file or directory"):
+        storage.require(str(tmp_path / "mount/s-1a2b3c4d"), new=False)
+    assert not (tmp_path / "mount").exists(), "what is not mounted is not made"
+
+
+def test_an_object_is_known_by_its_key(bucket: str) -> None:
+    there = Bucket(bucket)
+    there.write("a/b", b"x")
+    assert [there.holds(key) for key in ("a/b", "a/c")] == [True, False]
+
+
+def test_a_service_that_never_answers_is_given_up_and_said_to_be_one(
+    mute: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(storage, "ANSWER", 1.0)
+    there = Bucket(mute)
+    (tmp_path / "file").write_bytes(b"x")
+    calls: list[Callable[[], object]] = [
+        lambda: there.write("b", b"x"),
+        lambda: there.read("a"),
+        lambda: there.put("c", tmp_path / "file"),
+        lambda: there.remove(["a"]),
+        lambda: there.keys(),
+    ]
+    for call in calls:
+        with pytest.raises(TimeoutError, match="its service does not answer"):
+            call()
+    with pytest.raises(ServiceUnavailable, match="does not answer"):
+        storage.require(mute)
+
+
+def test_what_knows_directories_gets_them_and_nothing_that_it_does_not_know(tmp_path: Path) -> None:
+    """As over SFTP and WebDAV, whose file systems hand all options to their connections."""
+    fsspec.register_implementation("hosts", Hosts, clobber=True)
+    there = Bucket(f"hosts://host{tmp_path}/new")
+    there.write("trials/0000/checkpoints/a.pt", b"0123")
+    (tmp_path / "log").write_bytes(b"printed")
+    there.put("trials/0000/attempt-1/output.log", tmp_path / "log")
+    assert there.read("trials/0000/checkpoints/a.pt") == b"0123"
+    assert there.keys("trials/0000") == {"trials/0000/checkpoints/a.pt", "trials/0000/attempt-1/output.log"}
+    there.remove(["trials/0000/checkpoints/a.pt", "trials/0000/never.pt"])
+    assert there.keys() == {"trials/0000/attempt-1/output.log"}
+
+
+class Hosts(LocalFileSystem):  # type: ignore[misc]
+    """Hosts with directories."""
+
+    protocol = "hosts"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(auto_mkdir=False)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(LocalFileSystem._strip_protocol(path.removeprefix("hosts://host")))
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+        return {"host": "host"}
+
+
+def test_no_part_of_a_secret_is_left_where_a_long_message_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "geheimgeheim")
+    said = storage._said(OSError("x" * 295 + "geheimgeheim"))
+    assert said.startswith("x" * 295)
+    assert "geh" not in said
