@@ -7,7 +7,7 @@ was cut short, is swept at the next start.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import PurePath
 
 from hpsearch.spec.model import Keep, Selection
@@ -41,12 +41,23 @@ class Retention:
         best = {trial.number for trial in self._best}
         found = self._shelf.names(self._trials)
         for trial in self._trials.values():
-            names = found[trial.number]
+            names = found[trial.number] | self._hidden(trial, found[trial.number])
             # Rows stay for ever; of files that went nothing can be kept.
             self._there[trial.number] = [each for each in trial.checkpoints if _name(each) in names]
             kept = self._of_ended(trial, trial.number in best) if trial.ending else self._of_running(trial)
             self._there[trial.number] = kept
             self._shelf.delete(trial.number, names - {_name(each) for each in kept})
+
+    def _hidden(self, trial: Trial, listed: Set[str]) -> Set[str]:
+        """The files that a listing does not show, of those that an unfinished trial may yet end with.
+
+        All but what it ends with is deleted then: no listing may have said that this is not there.
+        """
+        if trial.ending or self._keep is Keep.ALL:
+            return set()
+        self._there[trial.number] = trial.checkpoints
+        wanted = {_name(each) for each in self._of_running(trial)}
+        return self._shelf.hidden(trial.number, wanted - listed)
 
     def take(self, entries: Iterable[Entry]) -> None:
         """These facts are durable: delete what is superfluous now."""

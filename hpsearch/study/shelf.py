@@ -32,6 +32,9 @@ class Shelf(Protocol):
     def names(self, trials: Iterable[int]) -> Mapping[int, set[str]]:
         """The names of the files of ours that these trials have."""
 
+    def hidden(self, trial: int, names: Iterable[str]) -> set[str]:
+        """Which of these are there, although `names` does not know of them."""
+
     def delete(self, trial: int, names: Iterable[str]) -> None:
         """Delete files of ours."""
 
@@ -58,6 +61,10 @@ class Files:
     def names(self, trials: Iterable[int]) -> Mapping[int, set[str]]:
         """What the directories hold."""
         return {number: _names(trial_directory(self._study, number)) for number in trials}
+
+    def hidden(self, trial: int, names: Iterable[str]) -> set[str]:
+        """None: a directory is what it says."""
+        return set()
 
     def delete(self, trial: int, names: Iterable[str]) -> None:
         """Delete files."""
@@ -92,6 +99,10 @@ class Objects:
                     found[number].add(path.name)
         return found
 
+    def hidden(self, trial: int, names: Iterable[str]) -> set[str]:
+        """Looked for by their keys; those of which the service says nothing count as there."""
+        return {name for name in names if self._holds(f"{trial_key(trial)}/{FOLDER}/{name}")}
+
     def delete(self, trial: int, names: Iterable[str]) -> None:
         """Delete objects, soon."""
         keys = [f"{trial_key(trial)}/{FOLDER}/{name}" for name in names if OURS.fullmatch(name)]
@@ -105,7 +116,7 @@ class Objects:
 
         def delete() -> None:
             found = self._bucket.keys(below) - kept
-            self._bucket.remove(key for key in found if OURS.fullmatch(PurePosixPath(key).name))
+            self._bucket.remove(key for key in found if OURS.fullmatch(key.removeprefix(f"{below}/")))
 
         self._want(delete)
 
@@ -115,6 +126,12 @@ class Objects:
         with self._wanted.all_tasks_done:
             while self._wanted.unfinished_tasks and (left := until - time.monotonic()) > 0:
                 self._wanted.all_tasks_done.wait(left)
+
+    def _holds(self, key: str) -> bool:
+        try:
+            return self._bucket.holds(key)
+        except OSError:
+            return True
 
     def _want(self, work: Callable[[], None]) -> None:
         self._wanted.put(work)

@@ -195,7 +195,7 @@ def folder_of(place: str, name: str, uid: str) -> str:
 def require(place: str, *, new: bool = True) -> None:
     """Make sure that files can be kept there, by keeping one. Raises UsageError, ServiceUnavailable.
 
-    A directory that is not `new` must be there: in the place of a mount that is missing all would begin again.
+    A directory that is not `new` must be there: where a mount is missing all would begin again.
     """
     if not is_url(place):
         try:
@@ -247,7 +247,7 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 def _ask(system: Any, name: str, *arguments: object, size: int = 0) -> Any:
-    """What a file system answers to a call that moves so many bytes. Raises TimeoutError where it does not."""
+    """What a file system answers to a call that moves so many bytes; raises TimeoutError if it does not."""
     from fsspec.asyn import AsyncFileSystem, sync
 
     if not isinstance(system, AsyncFileSystem):
