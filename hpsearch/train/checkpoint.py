@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Thread
 from typing import BinaryIO
@@ -18,20 +19,51 @@ from hpsearch.study.storage import Bucket
 from hpsearch.study.trial import Checkpoint
 
 FOLDER = "checkpoints"
+# How long a bucket that does not give a checkpoint is asked again, and the pauses between (seconds): what is
+# behind an outage is not gone, and to begin again would cost the training until then.
+PATIENCE = 600.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
+
+
+class Unwanted(Exception):
+    """Nobody waits for the trial any more."""
 
 
 class CheckpointError(Exception):
     """A checkpoint that is not there, not what was written, or another trainer's."""
 
 
-def read(path: Path, sha256: str | None, storage: str = "") -> bytes:
+@dataclass(slots=True)
+class Patience:
+    """How long a service that fails is asked again, `until` then (seconds of the monotonic clock).
+
+    `wanted` says whether anybody waits for the trial still.
+    """
+
+    wanted: Callable[[], bool] = lambda: True
+    until: float = field(default_factory=lambda: time.monotonic() + PATIENCE)
+    pause: float = field(default_factory=lambda: FIRST_PAUSE)
+
+    def pauses(self) -> bool:
+        """Wait before the next try; False if there shall be none. Raises Unwanted."""
+        then = time.monotonic() + self.pause
+        while (left := then - time.monotonic()) > 0:
+            if not self.wanted():
+                raise Unwanted
+            time.sleep(min(0.5, left))
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
+        return time.monotonic() < self.until
+
+
+def read(path: Path, sha256: str | None, storage: str = "", patience: Patience | None = None) -> bytes:
     """The bytes of a checkpoint, read once and proven before anyone parses them; raises CheckpointError.
 
-    `storage` is the URL of the trial, where checkpoints are objects of a bucket.
+    `storage` is the URL of the trial, where checkpoints are objects of a bucket; with patience one that
+    fails is asked again, and Unwanted is raised if that is in vain.
     """
     try:
         if storage:
-            data = Bucket(storage).read(f"{FOLDER}/{path.name}")
+            data = _fetched(Bucket(storage), f"{FOLDER}/{path.name}", patience)
         else:
             data = beneath.read(path.parent.parent, path.parent.name, path.name)
     except OSError as error:
@@ -40,6 +72,16 @@ def read(path: Path, sha256: str | None, storage: str = "") -> bytes:
     if found != sha256:
         raise CheckpointError(f"sha256 is {found[:12]}, not {(sha256 or 'known')[:12]}")
     return data
+
+
+def _fetched(bucket: Bucket, key: str, patience: Patience | None) -> bytes:
+    while True:
+        try:
+            return bucket.read(key)
+        except OSError as error:
+            final = isinstance(error, FileNotFoundError | PermissionError)
+            if final or patience is None or not patience.pauses():
+                raise
 
 
 class Writer:

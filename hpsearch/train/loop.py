@@ -36,7 +36,10 @@ def run(
     does, the first one of the `team` does.
     """
     with gathered(team or Team(), context.resources.gpu) as crew:
-        learner, start = join(build, params, context, reporter, crew)
+        try:
+            learner, start = join(build, params, context, reporter, crew)
+        except checkpoint.Unwanted:
+            return None
         writer = checkpoint.Writer(
             context.directory,
             context.attempt,
@@ -73,9 +76,10 @@ def prepare(
     """A seeded learner and the step it stands at: that of the newest good checkpoint, which is given, too."""
     newest = ((context.checkpoint, context.checkpoint_sha256),) if context.checkpoint else ()
     damaged: list[str] = []
+    patience = checkpoint.Patience(reporter.wanted)
     for path, sha256 in (*newest, *context.earlier):
         try:
-            data = checkpoint.read(path, sha256, context.storage)
+            data = checkpoint.read(path, sha256, context.storage, patience)
             state = snapshot.parse(data)
             learner = fresh(build, params, context)
             snapshot.restore(learner, state)

@@ -100,6 +100,11 @@ class Reporter:
             self._let_go()
         self._send(Report())
 
+    def wanted(self) -> bool:
+        """Ask whether anybody waits for the trial still."""
+        self._send(Report())
+        return not self.stopped
+
     def resume(self, step: int, last: Mapping[str, tuple[int, float]]) -> None:
         """Go on with what an earlier attempt had said up to a step."""
         self.step = step

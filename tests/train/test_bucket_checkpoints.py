@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
 
 import pytest
 from trial_run import Run
 
 from hpsearch.study.storage import Bucket
+from hpsearch.study.trial import Report
+from hpsearch.train import checkpoint
 
 
 def test_checkpoints_are_objects_and_a_resume_from_one_repeats_the_curve(
@@ -49,3 +53,53 @@ def test_a_bucket_that_refuses_costs_checkpoints_and_not_the_trial(run: Run, noi
     assert said.checkpoints == []
     assert "checkpoint step 5 not written: not found: " in said.notes[0]
     assert said.notes[0].endswith("the trial goes on")
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, times: float) -> list[str]:
+    """A service that fails so often when it is asked for an object; for which ones it was."""
+    read, asked = Bucket.read, list[str]()
+
+    def fails(self: Bucket, key: str) -> bytes:
+        asked.append(key)
+        if len(asked) <= times:
+            raise OSError(5, "503 Slow Down")
+        return read(self, key)
+
+    monkeypatch.setattr(Bucket, "read", fails)
+    monkeypatch.setattr(checkpoint, "FIRST_PAUSE", 0.0)
+    return asked
+
+
+@pytest.mark.fault("F44")
+def test_what_an_outage_hides_is_waited_for_and_not_trained_again(
+    run: Run, noisy: str, bucket: str, monkeypatch: pytest.MonkeyPatch, fired: Callable[..., None]
+) -> None:
+    whole = run(noisy)
+    first = run(noisy, storage=bucket, stop_after=4)
+    asked = failing(monkeypatch, 3)
+    second = run(noisy, storage=bucket, attempt=2, resume=first.checkpoints[-1])
+    fired(asked == [first.checkpoints[-1].name] * 4)
+    assert first.curve + second.curve == whole.curve
+    assert not [report for report in second.reports if report.resumed_from is not None]
+
+
+def test_a_trial_that_is_to_stop_meanwhile_neither_begins_again_nor_says_so(
+    run: Run, noisy: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(noisy, storage=bucket, stop_after=4)
+    failing(monkeypatch, math.inf)
+    monkeypatch.setattr(checkpoint, "FIRST_PAUSE", 60.0)
+    second = run(noisy, storage=bucket, attempt=2, resume=first.checkpoints[-1], stop_after=0)
+    assert [report for report in second.reports if report != Report()] == []
+    assert Bucket(bucket).keys() == {each.name for each in first.checkpoints}
+
+
+def test_an_outage_that_lasts_means_the_start(
+    run: Run, noisy: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(noisy, storage=bucket, stop_after=4)
+    failing(monkeypatch, math.inf)
+    monkeypatch.setattr(checkpoint, "PATIENCE", 0.0)
+    second = run(noisy, storage=bucket, attempt=2, resume=first.checkpoints[-1])
+    assert "cannot be used (503 Slow Down): starting from step 0" in second.notes[0]
+    assert second.verdict == ("completed", "reached step 40")
