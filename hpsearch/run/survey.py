@@ -74,7 +74,7 @@ def _note(place: str, asked: int) -> Iterator[str]:
         yield note
     finally:
         with contextlib.suppress(OSError):
-            storage.remove([note, *(sight.answer_to(note, number) for number in range(1, asked + 1))])
+            storage.remove([note, *(sight.answer_to(note, number) for number in range(asked + 1))])
 
 
 def _ask(search: Search, question: Question, others: list[dict[str, Any]]) -> list[Sight]:

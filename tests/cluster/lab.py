@@ -22,7 +22,7 @@ from hosts import Host, network
 from zygote import Driver, Zygote
 
 BIN = Path(sys.executable).parent
-PORT = 6379
+PORT, STORE_PORT = 6379, 9000
 # Of what takes seconds where nothing else runs: a node's start, a driver's, a worker's (seconds).
 START = 400.0
 T = TypeVar("T")
@@ -145,6 +145,12 @@ class Lab:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Of an object store on the head's host, where a test starts one.
+            "AWS_ENDPOINT_URL": f"http://{hosts[0].address}:{STORE_PORT}",
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": "a-secret-of-tests",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
             # As pods are told.
             "HPSEARCH_PREEMPTED": GOING,
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "60",
