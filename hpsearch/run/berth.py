@@ -9,12 +9,14 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from hpsearch.run import scratch
 from hpsearch.run.output import LOG
+from hpsearch.study import storage
 from hpsearch.study.launching import trial_key
 from hpsearch.study.storage import Bucket
 from hpsearch.study.trial import Launch
@@ -69,17 +71,22 @@ class Berth:
 
     def _keep(self) -> str:
         """Bring each file to the bucket; what went wrong, if anything."""
-        directory, storage = self.launch.context.directory, self.launch.context.storage
-        bucket, lost, why, count = Bucket(storage), 0, "", 0
+        directory, place = self.launch.context.directory, self.launch.context.storage
+        bucket, lost, why, count, wasted = Bucket(place), 0, "", 0, 0.0
         for path in files_below(directory):
             if path.name == LOG and not path.stat().st_size:
                 continue  # it printed nothing
             count += 1
+            if lost and wasted >= storage.ANSWER:  # the others would fail, too, and hold back the trial's end
+                lost += 1
+                continue
+            began = time.monotonic()
             try:
                 bucket.put(f"{self._key}/{path.relative_to(directory).as_posix()}", path)
             except OSError as error:
                 lost, why = lost + 1, error.strerror or type(error).__name__
-        return f"{lost} of the attempt's {count} files could not be kept in {storage}: {why}" if lost else ""
+                wasted += time.monotonic() - began
+        return f"{lost} of the attempt's {count} files could not be kept in {place}: {why}" if lost else ""
 
 
 def files_below(directory: Path) -> Iterator[Path]:

@@ -43,6 +43,9 @@ LOST_SERVER, SERVERS_DEATH = 255, 2.0
 SUPERVISION = 1.0
 # How long a trial that was told to end, or its worker, waits for its files to reach a bucket (seconds).
 LEAVING = 5.0
+# How long a trial's process may take to exit by itself after its last word, where files go to a bucket: what
+# it tidies up then is brought there, too (seconds).
+LINGERING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Slot:
         self._grace = 0.0
         self._berth: Berth | None = None
         self._last: Heard | None = None  # the trial's last word, until its files are where they stay
+        self._lingers = 0.0  # until when its process may
         self._spared: set[int] = set()  # children of this process that have nothing to do with the trial
         self._serves = bool(preload)
         if not preload:
@@ -160,8 +164,13 @@ class Slot:
 
     @property
     def busy(self) -> bool:
-        """Whether a trial's process runs here that has not said its last word."""
-        return self._reader is not None or self._last is not None
+        """Whether a trial's process runs here that has not said its last word, or it is not told yet."""
+        return self._reader is not None or self.over
+
+    @property
+    def over(self) -> bool:
+        """Whether a trial has said its last word, which waits for its files."""
+        return self._last is not None
 
     @property
     def grace(self) -> float:
@@ -170,10 +179,10 @@ class Slot:
 
     def part(self) -> list[str]:
         """End the trial, which may keep its state within its grace; what it said meanwhile."""
-        if self._last is not None:
+        if self._last is not None and (berth := self._berth) is not None:
             lines = self._last.lines
             self.kill()
-            return lines
+            return _notes(berth) + lines
         if self._process is None or self._reader is None:
             return []
         with contextlib.suppress(ProcessLookupError):
@@ -268,18 +277,33 @@ class Slot:
                 output.keep_last_lines()
         if self._berth is None:
             return heard
-        self._berth.leave()
+        self._lingers = time.monotonic() + LINGERING
         told = len(heard.lines) - (heard.lost is None)
         self._last = replace(heard, lines=heard.lines[told:])
         return Heard(heard.lines[:told])
 
     def _told(self, timeout: float) -> Heard:
         """The trial's last word, once its files are where they stay."""
-        if self._last is None or self._berth is None or not self._berth.is_left(timeout):
+        until = time.monotonic() + timeout
+        if self._last is None or self._berth is None or not self._is_gone(timeout):
+            return Heard([])
+        self._berth.leave()
+        if not self._berth.is_left(max(0.0, until - time.monotonic())):
             return Heard([])
         last, self._last = self._last, None
-        notes = [encode(Report(note=self._berth.problem))] if self._berth.problem else []
-        return replace(last, lines=notes + last.lines)
+        return replace(last, lines=_notes(self._berth) + last.lines)
+
+    def _is_gone(self, timeout: float) -> bool:
+        """Whether the process that said its last word has exited, if need be because it took too long."""
+        if self._process is not None:
+            rest = min(timeout, self._lingers - time.monotonic())
+            connection.wait([self._process.sentinel], max(0.0, rest))
+            if self._process.exitcode is None and time.monotonic() < self._lingers:
+                return False
+            self._end()
+            if self._pump is not None:
+                self._pump.settle()
+        return True
 
     def _hang_up(self) -> None:
         if self._reader is not None:
@@ -324,6 +348,14 @@ class Slot:
 
 def _failed(lines: list[str], reason: str) -> Heard:
     return Heard([*lines, encode(Report(ending=Ending(State.FAILED, reason)))])
+
+
+def _notes(berth: Berth) -> list[str]:
+    """What became of the files of an attempt, where they did not all arrive."""
+    problem = berth.problem
+    if not berth.is_left(0.0):
+        problem = f"not all of its files had reached {berth.launch.context.storage} when its end was told"
+    return [encode(Report(note=problem))] if problem else []
 
 
 def _name(number: int) -> str:

@@ -88,9 +88,16 @@ def _undertaken(directory: Path, mark: str) -> Iterator[None]:
 
 
 def claim(place: Path, mark: str) -> tuple[Path, int]:
-    """A fresh directory, and the descriptor whose closing, also by this process's death, gives it up."""
+    """A fresh directory, and the descriptor whose closing, also by this process's death, gives it up.
+
+    Raises OSError, then without leaving one behind.
+    """
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
-    return directory, _own(directory, mark)
+    try:
+        return directory, _own(directory, mark)
+    except OSError:  # a full disk; without an owner nobody would ever remove it
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def sweep(place: Path) -> list[Path]:

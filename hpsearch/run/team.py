@@ -138,7 +138,8 @@ class Team:
             if own is None and lines and is_ending(lines[-1]):
                 self._dismiss()
                 return Heard(lines)
-            self._listen()
+            if not self._own.over:  # else nothing that becomes of the others changes its last word
+                self._listen()
             if own or self._troubles:
                 return self._judged(Heard(lines, heard.lost, heard.cause), own)
             if lines or time.monotonic() >= until:

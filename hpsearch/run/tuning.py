@@ -17,9 +17,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
-from hpsearch.run import members
+from hpsearch.run import members, nodes
 from hpsearch.run.desk import NOTHING, Desk
-from hpsearch.run.lookout import answers
 from hpsearch.run.place import Place
 from hpsearch.run.process import Slot
 
@@ -82,14 +81,6 @@ class Searcher(TuneSearcher):  # type: ignore[misc]
         raise NotImplementedError("hpsearch resumes from its store, never from Tune's snapshot")
 
 
-def _is_lost(node: str | None) -> bool:
-    """Whether a node is gone: Ray may hear of a dead worker before it misses the worker's node."""
-    there = next((each for each in ray.nodes() if each["NodeID"] == node and each["Alive"]), None)
-    if node is None or there is None:
-        return node is not None
-    return not answers(there["NodeManagerAddress"], there["NodeManagerPort"])
-
-
 class Scheduler(FIFOScheduler):  # type: ignore[misc]
     """Ray Tune's scheduler that forwards results to the desk and stops what the Search stops."""
 
@@ -113,7 +104,8 @@ class Scheduler(FIFOScheduler):  # type: ignore[misc]
         self._controller = tune_controller
         if not self._desk.guarded(lambda: self._desk.knows_lost(trial), False):
             return
-        lost = _is_lost(self._nodes.get(trial.trial_id))
+        node = self._nodes.get(trial.trial_id)
+        lost = node is not None and nodes.is_lost(node)
         recover = partial(self._desk.recover, trial.trial_id, node_lost=lost)
         trial.set_config(self._desk.guarded(recover, NOTHING))
 

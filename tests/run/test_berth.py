@@ -15,6 +15,7 @@ from test_process import HERE, reports
 from hpsearch.run.berth import Berth
 from hpsearch.run.process import Slot
 from hpsearch.run.wire import decode
+from hpsearch.study import storage
 from hpsearch.study.storage import Bucket
 from hpsearch.study.trial import Context, Launch, Program, State
 
@@ -37,8 +38,8 @@ def slot(bucket: str) -> Iterator[Slot]:
 
 
 def launch(bucket: str, kind: str, tmp_path: Path, *, attempt: int = 1) -> Launch:
-    storage = f"{bucket}/trials/0000"
-    context = Context(0, attempt, 0, 300, 100, tmp_path / "home/trials/0000", storage=storage)
+    place = f"{bucket}/trials/0000"
+    context = Context(0, attempt, 0, 300, 100, tmp_path / "home/trials/0000", storage=place)
     return Launch("zoo", (), {"kind": kind}, context, "loss", (str(HERE),), grace=5.0)
 
 
@@ -102,7 +103,7 @@ def test_a_slow_bucket_holds_back_the_end_and_nothing_else(
     while len(found) < 3:
         found += [decode(line) for line in slot.poll(1.0).lines]
     assert [bool(report.measurement) for report in found] == [True] * 3
-    while slot._last is None:
+    while not slot.over:
         assert slot.poll(0.05).lines == []
     assert slot.poll(0.05).lines == []
     assert slot.busy
@@ -117,9 +118,9 @@ def test_a_node_that_goes_away_meanwhile_still_tells_the_end(
 ) -> None:
     monkeypatch.setattr(Berth, "is_left", lambda self, within: False)
     slot.start(launch(bucket, "good", tmp_path))
-    while slot._last is None:
+    while not slot.over:
         slot.poll(0.05)
-    [last] = [decode(line) for line in slot.part()]
+    *_, last = [decode(line) for line in slot.part()]
     assert last.ending
     assert last.ending.state is State.COMPLETED
 
@@ -206,3 +207,58 @@ def test_what_a_killed_worker_left_is_removed_by_the_next(bucket: str, tmp_path:
         deadline = time.monotonic() + 60
         while not berth.is_left(0.1):
             assert time.monotonic() < deadline
+
+
+def test_what_a_process_leaves_at_its_exit_arrives_too(slot: Slot, bucket: str, tmp_path: Path) -> None:
+    slot.start(launch(bucket, "tidies_up", tmp_path))
+    found, lost = reports(slot)
+    assert lost is None
+    assert found[-1].ending
+    there = Bucket(f"{bucket}/trials/0000/attempt-1")
+    assert there.read("written-at-exit") == b"the last of it"
+    assert b"said at exit\n" in there.read("output.log")
+
+
+def test_a_service_that_never_answers_costs_the_files_and_not_the_end(
+    slot: Slot, mute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: Path
+) -> None:
+    monkeypatch.setattr(storage, "ANSWER", 1.0)
+    slot.start(launch(mute, "good", tmp_path))
+    found, _ = reports(slot)
+    assert found[-1].ending
+    assert found[-1].ending.state is State.COMPLETED
+    [note] = [report.note for report in found if report.note]
+    assert note.startswith("2 of the attempt's 2 files could not be kept in s3://")
+    assert note.endswith("its service does not answer")
+    assert list(node.iterdir()) == []
+
+
+def test_after_a_service_has_failed_for_long_the_other_files_are_not_tried(
+    slot: Slot, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def refuses(self: Bucket, key: str, path: Path) -> None:
+        tried.append(key)
+        raise TimeoutError(110, "its service does not answer")
+
+    monkeypatch.setattr(Bucket, "put", refuses)
+    monkeypatch.setattr(storage, "ANSWER", 0.0)
+    slot.start(launch(bucket, "good", tmp_path))
+    found, _ = reports(slot)
+    [note] = [report.note for report in found if report.note]
+    assert note.startswith("2 of the attempt's 2 files")
+    assert tried == ["attempt-1/ledger"]
+
+
+def test_an_end_that_is_told_before_its_files_have_arrived_says_so(
+    slot: Slot, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Berth, "is_left", lambda self, within: False)
+    slot.start(launch(bucket, "good", tmp_path))
+    while not slot.over:
+        slot.poll(0.05)
+    note, last = [decode(line) for line in slot.part()]
+    assert last.ending
+    assert note.note.startswith("not all of its files had reached s3://")
+    assert not slot.busy

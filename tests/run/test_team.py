@@ -43,6 +43,7 @@ class First:
         self.grace = 0.0
         self.done: list[str] = []
         self.launch: Launch | None = None
+        self.over = False
 
     @property
     def busy(self) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lint_world as world
+import pytest
 from lint_world import GONE, Object
 
 from hpsearch.ship.lint import kueue
+from hpsearch.ship.lint.rulebook import Rulebook
 
 Edits = dict[str, Any]
 Case = tuple[str, Callable[[], list[Object]], Edits, Edits]
@@ -83,3 +85,19 @@ def _spoiled(base: Callable[[], list[Object]], edits: Edits) -> set[str]:
         else:
             world.edited(about(made), path, new)
     return {finding.rule for finding in world.ruled(*made)}
+
+
+def rule_tests(
+    cases: Sequence[Case], books: Sequence[Rulebook[Any, Any]]
+) -> tuple[Callable[..., None], Callable[[], None]]:
+    """Tests that each case breaks its rule, or keeps it, and that each rule of the books has one."""
+
+    @pytest.mark.parametrize(("rule_id", "base", "bad", "good"), cases, ids=[case[0] for case in cases])
+    def broken_or_kept(rule_id: str, base: Callable[[], list[Object]], bad: Edits, good: Edits) -> None:
+        assert rule_id in spoiled(base, bad)
+        assert rule_id not in spoiled(base, good)
+
+    def complete() -> None:
+        assert {each for book in books for each in book.rules} == {case[0] for case in cases}
+
+    return broken_or_kept, complete

@@ -7,7 +7,7 @@ from typing import Any
 
 import lint_world as world
 import pytest
-from lint_cases import Case, Edits, spoiled
+from lint_cases import Case, rule_tests
 from lint_world import GONE, Object
 
 from hpsearch.ship.lint import (
@@ -270,16 +270,7 @@ CASES: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("rule_id", "base", "bad", "good"), CASES, ids=[case[0] for case in CASES])
-def test_a_broken_rule_is_told_and_a_kept_one_is_not(
-    rule_id: str, base: Callable[[], list[Object]], bad: Edits, good: Edits
-) -> None:
-    assert rule_id in spoiled(base, bad)
-    assert rule_id not in spoiled(base, good)
-
-
-def test_each_rule_has_a_case() -> None:
-    assert {each for book in BOOKS for each in book.rules} == {case[0] for case in CASES}
+test_a_broken_rule_is_told_and_a_kept_one_is_not, test_each_rule_has_a_case = rule_tests(CASES, BOOKS)
 
 
 def test_a_secret_that_no_file_has_is_a_note_and_strictly_an_error() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import lint_world as world
-import pytest
 from lint_cases import (
     BOX,
     FIXED,
@@ -22,14 +19,13 @@ from lint_cases import (
     SIDECAR,
     SPEC,
     Case,
-    Edits,
     env,
     rule,
+    rule_tests,
     service,
     service_at,
-    spoiled,
 )
-from lint_world import GONE, Object
+from lint_world import GONE
 
 from hpsearch.ship.lint import kuberay_clusters, kuberay_deletion, kuberay_jobs, kuberay_options
 
@@ -307,16 +303,7 @@ CASES: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("rule_id", "base", "bad", "good"), CASES, ids=[case[0] for case in CASES])
-def test_a_broken_rule_is_told_and_a_kept_one_is_not(
-    rule_id: str, base: Callable[[], list[Object]], bad: Edits, good: Edits
-) -> None:
-    assert rule_id in spoiled(base, bad)
-    assert rule_id not in spoiled(base, good)
-
-
-def test_each_rule_has_a_case() -> None:
-    assert {each for book in BOOKS for each in book.rules} == {case[0] for case in CASES}
+test_a_broken_rule_is_told_and_a_kept_one_is_not, test_each_rule_has_a_case = rule_tests(CASES, BOOKS)
 
 
 def test_a_gate_that_the_operator_has_on_is_no_fault() -> None:

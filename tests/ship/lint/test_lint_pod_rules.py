@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import lint_world as world
 import pytest
-from lint_cases import BOX, GROUP, HEAD_POD, OPTIONS, SUBMITTER, Case, Edits, spoiled
+from lint_cases import BOX, GROUP, HEAD_POD, OPTIONS, SUBMITTER, Case, rule_tests
 from lint_world import GONE, IMAGE, Object
 
 from hpsearch.ship.lint import mlflow_rules, pod_rules, pod_security, secret_rules
@@ -196,16 +195,7 @@ CASES: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("rule_id", "base", "bad", "good"), CASES, ids=[case[0] for case in CASES])
-def test_a_broken_rule_is_told_and_a_kept_one_is_not(
-    rule_id: str, base: Callable[[], list[Object]], bad: Edits, good: Edits
-) -> None:
-    assert rule_id in spoiled(base, bad)
-    assert rule_id not in spoiled(base, good)
-
-
-def test_each_rule_has_a_case() -> None:
-    assert {each for book in BOOKS for each in book.rules} == {case[0] for case in CASES}
+test_a_broken_rule_is_told_and_a_kept_one_is_not, test_each_rule_has_a_case = rule_tests(CASES, BOOKS)
 
 
 def test_findings_name_the_container_that_the_operator_adds() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import lint_world as world
-import pytest
-from lint_cases import Case, Edits, spoiled
+from lint_cases import Case, rule_tests
 from lint_world import GONE, Object
 
 from hpsearch.ship.lint import cron_rules, launch_rules, secret_rules
@@ -127,13 +125,4 @@ CASES: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("rule_id", "base", "bad", "good"), CASES, ids=[case[0] for case in CASES])
-def test_a_broken_rule_is_told_and_a_kept_one_is_not(
-    rule_id: str, base: Callable[[], list[Object]], bad: Edits, good: Edits
-) -> None:
-    assert rule_id in spoiled(base, bad)
-    assert rule_id not in spoiled(base, good)
-
-
-def test_each_rule_has_a_case() -> None:
-    assert {each for book in BOOKS for each in book.rules} == {case[0] for case in CASES}
+test_a_broken_rule_is_told_and_a_kept_one_is_not, test_each_rule_has_a_case = rule_tests(CASES, BOOKS)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import lint_world as world
 import pytest
 import typer.main
-from lint_cases import BOX, GROUP, HEAD, HEAD_POD, OPTIONS, SUBMITTER, Case, Edits, service, spoiled
+from lint_cases import (
+    BOX,
+    GROUP,
+    HEAD,
+    HEAD_POD,
+    OPTIONS,
+    SUBMITTER,
+    Case,
+    Edits,
+    rule_tests,
+    service,
+)
 from lint_world import GONE, Object
 
 from hpsearch.cli import app
@@ -348,16 +358,7 @@ CASES: list[Case] = [
 ]
 
 
-@pytest.mark.parametrize(("rule_id", "base", "bad", "good"), CASES, ids=[case[0] for case in CASES])
-def test_a_broken_rule_is_told_and_a_kept_one_is_not(
-    rule_id: str, base: Callable[[], list[Object]], bad: Edits, good: Edits
-) -> None:
-    assert rule_id in spoiled(base, bad)
-    assert rule_id not in spoiled(base, good)
-
-
-def test_each_rule_has_a_case() -> None:
-    assert {each for book in BOOKS for each in book.rules} == {case[0] for case in CASES}
+test_a_broken_rule_is_told_and_a_kept_one_is_not, test_each_rule_has_a_case = rule_tests(CASES, BOOKS)
 
 
 def test_the_words_of_a_launcher_are_those_of_its_command() -> None:
