@@ -139,9 +139,13 @@ def _own(directory: Path, mark: str) -> int:
     """Say that a directory is ours as long as this process lives; the lock is there with its name."""
     young = directory / f"{OWNER}.young"
     lock = os.open(young, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    os.write(lock, mark.encode())
-    young.rename(directory / OWNER)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.write(lock, mark.encode())
+        young.rename(directory / OWNER)
+    except OSError:
+        os.close(lock)
+        raise
     return lock
 
 

@@ -161,3 +161,15 @@ def test_a_ray_finds_room_in_shared_memory_or_elsewhere_or_says_what_it_needs(
         scratch._place()
     assert caught.value.exit_code == 69
     assert "TMPDIR" in caught.value.hint
+
+
+def test_a_full_disk_leaves_no_directory_that_nobody_owns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        scratch.claim(tmp_path, "0" * 32)
+    assert list(tmp_path.iterdir()) == []

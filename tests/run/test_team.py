@@ -234,6 +234,15 @@ def test_the_first_ones_ending_is_the_trials_and_the_others_are_sent_home(launch
     assert other.done[-1] == "end"
 
 
+def test_while_the_firsts_files_are_on_their_way_nothing_changes_its_ending(launch: Launch) -> None:
+    first = First(Heard([]), Heard([ended(State.COMPLETED, "reached step 3")]))
+    first.over = True
+    heard, ending = verdict(launch, first, Other(NODE_LOST), Other(news(leaving=True)))
+    assert heard.lost is None
+    assert ending
+    assert ending.state is State.COMPLETED
+
+
 def test_a_worker_that_does_not_come_or_hangs_is_replaced(launch: Launch) -> None:
     workers = [Other(MemberLost("never came")), Other(leaves=False), Other()]
     first = First()
