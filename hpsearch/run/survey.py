@@ -16,13 +16,13 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hpsearch.errors import UsageError
+from hpsearch.errors import ServiceUnavailable, UsageError
 from hpsearch.run import access, nodes, sight
 from hpsearch.run.parcel import Parcel, pack
 from hpsearch.run.sight import Question, Sight
 from hpsearch.spec.model import Resources
 from hpsearch.study.search import Search
-from hpsearch.study.storage import at
+from hpsearch.study.storage import at, refused
 
 log = logging.getLogger(__name__)
 # A node's first task starts a process there, which imports Ray (seconds); one that does not answer is left
@@ -70,7 +70,10 @@ def _note(place: str, asked: int) -> Iterator[str]:
     """The name of a file that says its name, there while the nodes are asked; their answers go with it."""
     note, storage = f"{NOTE}{secrets.token_hex(8)}", at(place)
     try:
-        storage.write(note, note.encode())
+        try:
+            storage.write(note, note.encode())
+        except OSError as error:
+            raise refused(place, error, ServiceUnavailable) from error
         yield note
     finally:
         with contextlib.suppress(OSError):

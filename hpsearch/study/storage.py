@@ -202,7 +202,7 @@ def require(place: str, *, new: bool = True) -> None:
             if new:
                 Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise _refused(place, error, UsageError) from error
+            raise refused(place, error, UsageError) from error
     else:
         importlib.import_module(module_of(place))
     storage, note = at(place), f"{NOTE}{secrets.token_hex(8)}"
@@ -211,9 +211,9 @@ def require(place: str, *, new: bool = True) -> None:
         read = storage.read(note)
         storage.remove([note])
     except (FileNotFoundError, PermissionError) as error:
-        raise _refused(place, error, UsageError) from error
+        raise refused(place, error, UsageError) from error
     except OSError as error:
-        raise _refused(place, error, ServiceUnavailable) from error
+        raise refused(place, error, ServiceUnavailable) from error
     if read != note.encode():
         raise ServiceUnavailable(
             f"{place} gives back something else than what was written to it",
@@ -221,7 +221,8 @@ def require(place: str, *, new: bool = True) -> None:
         )
 
 
-def _refused(place: str, error: OSError, kind: type[HpsearchError]) -> HpsearchError:
+def refused(place: str, error: OSError, kind: type[HpsearchError]) -> HpsearchError:
+    """What to raise where files cannot be kept."""
     why = error.strerror or _said(error)
     return kind(
         f"trials cannot keep their files in {redact(place)}: {why}",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.errors import UsageError
+from hpsearch.errors import ServiceUnavailable, UsageError
 from hpsearch.run import sight
 from hpsearch.run.sight import Question, look
 from hpsearch.spec.model import Program
@@ -57,6 +57,17 @@ def test_nodes_that_do_not_reach_the_bucket_are_named_with_their_reason(
     ) as caught:
         sight.require_shared(asked, [seeing, blind])
     assert "credentials" in str(caught.value.hint)
+
+
+def test_where_the_driver_itself_can_keep_nothing_any_more_that_is_69_and_no_bug(tmp_path: Path) -> None:
+    from hpsearch.run import survey
+
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ServiceUnavailable, match=r"cannot keep their files in .*/file: Not a directory"),
+        survey._note(str(tmp_path / "file"), 2),
+    ):
+        pytest.fail("nobody could read it")
 
 
 def test_another_directory_of_the_same_name_is_not_the_studys(question: Question, tmp_path: Path) -> None:
