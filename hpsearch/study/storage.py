@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from hpsearch.errors import HpsearchError, ServiceUnavailable, UsageError
 from hpsearch.redaction import redact
@@ -157,9 +156,12 @@ def parse(text: str) -> str:
         raise _unusable(text, "names no place", f"write {protocol}://bucket/folder")
     if protocol == "memory":
         raise _unusable(text, "is the memory of one process", "name a directory, or an object store")
-    if urlsplit(text).password is not None:
+    before, _, after = rest.rpartition("@")
+    if ":" in before:  # what is secret may hold slashes
         raise _unusable(
-            text, "holds a password, and would be kept with the study", "give it by the environment"
+            f"{protocol}://***@{after}",
+            "holds a password, and would be kept with the study",
+            "give it by the environment",
         )
     return text.rstrip("/")
 

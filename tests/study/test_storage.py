@@ -31,6 +31,7 @@ def test_a_path_is_absolute_and_a_url_as_it_is(tmp_path: Path, monkeypatch: pyte
         ("memory://x", "is the memory of one process"),
         ("simplecache::s3://bucket/x", "is a chain of URLs"),
         ("sftp://me:geheim@host/x", "holds a password"),
+        ("s3://ME:geheim/geheim@bucket/x", "holds a password"),
     ],
 )
 def test_what_cannot_be_storage_is_refused_with_a_way_out(text: str, said: str) -> None:
