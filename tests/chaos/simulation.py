@@ -218,7 +218,16 @@ class World:
         """Nothing to tell."""
 
     def started(self, study: Study, search: Search, tracking_uri: str, resumed: bool) -> None:
-        """Nothing to tell."""
+        """What was acknowledged before a kill must be there after it, not only be found again later."""
+        for number, ending in self.witness.endings.items():
+            there = search.trials[number].ending if number in search.trials else None
+            if there != ending:
+                raise Violation(f"D1: trial {number} was acknowledged as {ending} before that was durable")
+        for number, attempt in self.witness.attempts:
+            if number not in search.trials or len(search.trials[number].attempts) < attempt:
+                raise Violation(
+                    f"D1: attempt {attempt} of trial {number} was acknowledged before it was durable"
+                )
 
     def stopped(self) -> None:
         """Nothing to tell."""
