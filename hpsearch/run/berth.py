@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import stat
 import tempfile
 import threading
@@ -64,8 +63,7 @@ class Berth:
         except Exception as error:  # the end of a thread; nobody else would hear of it
             self.problem = f"its files could not be kept: {error!r}"
         finally:
-            shutil.rmtree(self._base, ignore_errors=True)
-            os.close(self._lock)
+            scratch.release(self._base, self._lock)
         if self.problem:
             log.warning("trial %d: %s", self.launch.context.number, self.problem)
 

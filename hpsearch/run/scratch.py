@@ -61,8 +61,7 @@ def scratch(*, private: bool) -> Iterator[Scratch]:
         with _undertaken(directory, mark) if private else contextlib.nullcontext():
             yield Scratch(directory, mark, store or directory, size)
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
-        os.close(lock)
+        release(directory, lock)
 
 
 @contextlib.contextmanager
@@ -98,6 +97,12 @@ def claim(place: Path, mark: str) -> tuple[Path, int]:
     except OSError:  # a full disk; without an owner nobody would ever remove it
         shutil.rmtree(directory, ignore_errors=True)
         raise
+
+
+def release(directory: Path, lock: int) -> None:
+    """Remove a directory that was claimed, with all that is in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    os.close(lock)
 
 
 def sweep(place: Path) -> list[Path]:

@@ -196,11 +196,12 @@ def test_a_second_ctrl_c_is_heard_while_the_main_thread_waits_inside_of_a_librar
 
 @pytest.mark.fault("F08")
 def test_a_terminal_that_goes_away_is_a_sigterm(zygote: Zygote, place: Place, fired: Fired) -> None:
-    directory = place(trials=3, pause=0.05)
+    directory = place(trials=8, pause=0.02)
     master, slave = os.openpty()
     terminal = Path(os.ttyname(slave))
-    driver = zygote.start(*LOCAL, cwd=directory, out=terminal, err=terminal)
-    until(lambda: steps(directory))
+    environment = faulty(directory, "store.commit:20:before=DELAY 2")
+    driver = zygote.start(*LOCAL, cwd=directory, out=terminal, err=terminal, environment=environment)
+    until(lambda: has_fired(directory))
     os.close(slave)
     sent = time.monotonic()
     os.close(master)
@@ -208,7 +209,7 @@ def test_a_terminal_that_goes_away_is_a_sigterm(zygote: Zygote, place: Place, fi
     assert time.monotonic() - sent < IN_ORDER
     assert ending(directory) == ("interrupted", "interrupted by SIGHUP")
     fired(ending(directory)[1].endswith("SIGHUP"))
-    finish(zygote, directory, 3, completed(directory))
+    finish(zygote, directory, 8, completed(directory))
 
 
 @pytest.mark.fault("F08")

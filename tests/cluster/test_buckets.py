@@ -81,7 +81,7 @@ def test_a_trial_whose_node_dies_goes_on_elsewhere_from_its_checkpoint_in_the_bu
     notes.mkdir()
     (notes / "hold").touch()
     cluster.head.put(STEADY, steady=FILE.format(notes=notes))
-    driver = cluster.run("steady.yaml", f"{OWN_DISK}/home", "--storage", "s3://sweeps/team")
+    driver = cluster.run("steady.yaml", f"{OWN_DISK}/bucket-home", "--storage", "s3://sweeps/team")
     first = wait_for(lambda: ledger(notes).get(1, [])[5:], START, driver.said)[0][1]
     place = cluster.place_of(first)
     cluster.workers[place].kill()
@@ -108,6 +108,6 @@ def test_a_trial_whose_node_dies_goes_on_elsewhere_from_its_checkpoint_in_the_bu
 @pytest.mark.usefixtures("object_store_of_the_lab")
 def test_nodes_that_reach_no_bucket_are_named_before_a_trial_starts(cluster: Cluster, tmp_path: Path) -> None:
     cluster.head.put(STEADY, steady=FILE.format(notes=tmp_path))
-    refused = cluster.run("steady.yaml", f"{OWN_DISK}/home2", "--storage", "s3://never-made/x")
+    refused = cluster.run("steady.yaml", f"{OWN_DISK}/other-home", "--storage", "s3://never-made/x")
     assert refused.wait(START) == 2, refused.said()
     assert "trials cannot keep their files in s3://never-made/x/s-" in refused.err

@@ -83,7 +83,7 @@ def test_all_that_is_installed_is_held_by_the_lock() -> None:
         assert "--constraint constraints.txt" in rest
         assert "--no-cache-dir" in rest
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    [extras] = re.findall(r'"\.\[([a-z,]+)\]"', installs[-1])
+    [extras] = re.findall(r'"\.\[([a-z0-9,]+)\]"', installs[-1])
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
     cluster = project["optional-dependencies"]["cluster"]
     assert "cluster" in extras and cluster[0].startswith("ray[default]"), "its agent serves probes and jobs"
