@@ -22,9 +22,10 @@ def object_store() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A fresh bucket, and an environment that reaches it, for what a test starts, too."""
     import boto3
+    from s3fs import S3FileSystem
 
     for name, value in {
         "AWS_ENDPOINT_URL": object_store,
@@ -36,7 +37,10 @@ def bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     name = f"sweeps-{secrets.token_hex(4)}"
     boto3.client("s3").create_bucket(Bucket=name)
-    return f"s3://{name}/studies"
+    # Clients remember the environment that they were made in.
+    S3FileSystem.clear_instance_cache()
+    yield f"s3://{name}/studies"
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

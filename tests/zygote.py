@@ -243,6 +243,7 @@ def _become(command: dict[str, Any]) -> None:
     """Be the driver of a command from here to its end."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run without a terminal
     for number in command["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     os.setsid()
