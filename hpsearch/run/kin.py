@@ -57,20 +57,24 @@ def end_descendants(reap: Callable[[], bool]) -> None:
 def end_adopted(parent: int, spared: Container[int]) -> None:
     """Kill a process's `adopted` children and all below them, until none is left."""
     deadline = time.monotonic() + PATIENCE_WITH_THE_KERNEL
-    while (found := adopted(parent, spared)) and time.monotonic() < deadline:
+    while found := adopted(parent, spared):
         _kill([*found, *descendants(*found)])
         if parent == os.getpid():
             for each in found:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(each, os.WNOHANG)
+        if time.monotonic() > deadline:  # looked at last: a machine that stood still kills all the same
+            return
         time.sleep(0.002)
 
 
 def end_marked(mark: str) -> None:
     """Kill all processes with a mark in their environment, whoever their parents are."""
     deadline = time.monotonic() + PATIENCE_WITH_THE_KERNEL
-    while (found := _marked(mark.encode())) and time.monotonic() < deadline:
+    while found := _marked(mark.encode()):
         _kill(found)
+        if time.monotonic() > deadline:
+            return
         time.sleep(0.002)
 
 
