@@ -62,13 +62,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = wanted
     for item in items:
-        if (
-            isinstance(item, pytest.Function)
-            and (group := _group(item))
-            and config.getoption("loadgroup", False)
-        ):
-            # As xdist does by a hook of its own, which pytest 9.2 does not find: its scheduler goes by this.
-            item._nodeid = f"{item.nodeid}@{group}"
+        # xdist 3.8 cannot tell its scheduler so under pytest 9.2: until it can, each process makes its own.
+        if isinstance(item, pytest.Function) and (group := _group(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
         faults = _faults(item)
         if unknown := set(faults) - set(CATALOGUE):
             raise pytest.UsageError(f"{item.nodeid} names no fault of the catalogue: {sorted(unknown)}")
