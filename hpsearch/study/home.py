@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,10 +12,9 @@ from hpsearch.study import birth
 from hpsearch.study.database import Database
 from hpsearch.study.history import History, StoreReader
 from hpsearch.study.sqlite import SqliteFile
+from hpsearch.study.storage import URL_LIKE
 from hpsearch.study.store import Store
 from hpsearch.study.trial import Known, Study
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class Home:
     store: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if _URL.match(str(self.directory)):  # a Path keeps one slash of two
+        if URL_LIKE.match(str(self.directory)):
             raise UsageError(
                 f"--home {str(self.directory)!r} is a URL, and studies lie in directories",
                 hint="name a directory; trials' files can lie there by --storage, stores in PostgreSQL",

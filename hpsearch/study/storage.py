@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import importlib
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from hpsearch.errors import HpsearchError, ServiceUnavailable, UsageError
 from hpsearch.redaction import redact
@@ -23,22 +24,11 @@ OWN_PATHS = ("file", "local")
 # What installs the package that a kind of URL needs.
 EXTRAS = {"s3": "hpsearch[s3]", "s3a": "hpsearch[s3]", "gs": "hpsearch[gcs]", "gcs": "hpsearch[gcs]"}
 NOTE = ".reachable-"
+# Also with one slash, which is all that a Path leaves of two.
+URL_LIKE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # How long a service may take to answer (seconds), and how slowly bytes may come beside (each second): what
 # its package waits and tries again by itself may be the better part of an hour, for each request.
 ANSWER, SLOWEST = 120.0, 1 << 18
-
-
-class Storage(Protocol):
-    """A place for files under keys such as `trials/0003/output.log`; all of it raises OSError alone."""
-
-    def write(self, key: str, data: bytes | memoryview) -> None:
-        """Keep data under a key, whole or not at all."""
-
-    def read(self, key: str) -> bytes:
-        """All that was kept under a key."""
-
-    def remove(self, keys: Iterable[str]) -> None:
-        """Remove what lies under these keys, if it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +124,7 @@ class Bucket:
 
 
 def at(place: str) -> Folder | Bucket:
-    """The storage at a path or a URL as `parse` gives it."""
+    """The storage at a path or a URL as `parse` gives it; what it is asked raises OSError alone."""
     return Bucket(place) if is_url(place) else Folder(Path(place))
 
 
@@ -148,6 +138,8 @@ def parse(text: str) -> str:
     protocol, _, rest = text.partition("://")
     if not rest and not text.strip("/ "):
         raise _unusable(text, "names no place", "give a directory that all nodes see, or s3://bucket/folder")
+    if "://" not in text and URL_LIKE.match(text):
+        raise _unusable(text, "is neither a path nor a URL", "write two slashes, as in s3://bucket/folder")
     if "://" not in text or protocol in OWN_PATHS:
         return str(Path(rest or text).expanduser().absolute())
     if "::" in text:
@@ -168,7 +160,7 @@ def parse(text: str) -> str:
 
 def parse_elsewhere(text: str) -> str:
     """The same where it is for another machine: a path is that machine's, and so an absolute one."""
-    if text and not is_url(text) and not text.startswith("/"):
+    if text and not is_url(text) and not text.startswith("/") and not URL_LIKE.match(text):
         raise _unusable(text, "is relative to a directory of this machine", "write a whole path, or a URL")
     return parse(text)
 

@@ -28,6 +28,7 @@ def test_a_path_is_absolute_and_a_url_as_it_is(tmp_path: Path, monkeypatch: pyte
     [
         ("", "names no place"),
         ("s3://", "names no place .*s3://bucket/folder"),
+        ("s3:/bucket/x", "is neither a path nor a URL .*two slashes"),
         ("memory://x", "is the memory of one process"),
         ("simplecache::s3://bucket/x", "is a chain of URLs"),
         ("sftp://me:geheim@host/x", "holds a password"),
